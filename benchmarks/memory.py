@@ -1,0 +1,127 @@
+"""How the memory of a training step grows with the number of steps.
+
+Each cell is a process of its own: peak resident memory after one training
+step with Tsit5 at a fixed step size, less the peak before it (libraries
+imported, the field and its gradient run once, the step traced). The resource
+module makes this a script for Linux and macOS.
+
+    python benchmarks/memory.py
+"""
+
+import argparse
+import dataclasses
+import resource
+import subprocess
+import sys
+
+import protocol
+import tensorflow as tf
+import timing
+import training
+import workloads
+
+import keras_node
+
+ADJOINTS = {
+    "backsolve": lambda: keras_node.adjoints.BacksolveAdjoint(),
+    "checkpoint(16)": lambda: keras_node.adjoints.CheckpointAdjoint(
+        max_checkpoints=16
+    ),
+    "direct": lambda: keras_node.adjoints.DirectAdjoint(),
+}
+STEPS = (10, 40, 160)
+
+
+def peak_megabytes():
+    """Returns the largest resident memory of this process so far."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def scaled(workload, factor):
+    """Returns the workload with a batch `factor` times as large."""
+    state = workload.initial_state
+    return dataclasses.replace(
+        workload, initial_state=state.repeat(factor, axis=0)
+    )
+
+
+def warm_up(field, state):
+    """Runs the field and its gradient once, in a graph."""
+    training.make_step(field, lambda y: (field(tf.constant(0.0), y), 0))(state)
+
+
+def measure(name, adjoint, steps, factor):
+    """Prints the megabytes that one training step adds, in this process."""
+    training.use_benchmark_threads()
+    workload = scaled(workloads.WORKLOADS[name](), factor)
+    field = training.make_field(workload)
+    state = tf.constant(workload.initial_state)
+    warm_up(field, state)
+
+    def solve(initial_state):
+        results = keras_node.odeint(
+            field,
+            initial_state,
+            training.TIMES,
+            solver=keras_node.solvers.Tsit5(step_size=1 / steps),
+            adjoint=ADJOINTS[adjoint](),
+        )
+        return results.states[-1], results.diagnostics.num_ode_fn_evaluations
+
+    step = training.make_step(field, solve).get_concrete_function(state)
+    before = peak_megabytes()
+    gradients, _ = step(state)
+    gradients[-1].numpy()
+    print(peak_megabytes() - before)
+
+
+def measure_elsewhere(options, adjoint, steps):
+    """Runs `measure` in a new process and returns its megabytes."""
+    command = [sys.executable, __file__, "--workload", options.workload]
+    command += ["--batch-factor", str(options.batch_factor)]
+    command += ["--measure", adjoint, str(steps)]
+    answer = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=protocol.quiet_environment(),
+    )
+    if answer.returncode:
+        sys.exit(answer.stderr)
+    return float(answer.stdout.splitlines()[-1])
+
+
+def main():
+    """Prints the table, or measures one of its cells."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--workload", default="mlp_large", choices=workloads.WORKLOADS
+    )
+    parser.add_argument(
+        "--batch-factor",
+        type=int,
+        default=4,
+        help="a larger batch lifts the numbers above the allocator's noise",
+    )
+    parser.add_argument("--measure", nargs=2, metavar=("ADJOINT", "STEPS"))
+    options = parser.parse_args()
+    if options.measure:
+        adjoint, steps = options.measure
+        measure(options.workload, adjoint, int(steps), options.batch_factor)
+        return
+    rows = []
+    for adjoint in ADJOINTS:
+        added = [measure_elsewhere(options, adjoint, n) for n in STEPS]
+        row = [adjoint, *(f"{megabytes:.1f}" for megabytes in added)]
+        rows.append((*row, f"{added[-1] / max(added[0], 1e-3):.2f}"))
+    timing.print_table(
+        f"{options.workload}, batch x {options.batch_factor}: MB added by one "
+        "training step",
+        ("adjoint", *(f"{n} steps" for n in STEPS), "last / first"),
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Neural ordinary differential equations for Keras."""
+
+from keras_node.backend import check_environment
+
+check_environment()
+
+from keras_node import adjoints, solvers  # noqa: E402
+from keras_node.augment import Augment  # noqa: E402
+from keras_node.dynamics import ConcatTime, IgnoreTime  # noqa: E402
+from keras_node.ode_layer import ODELayer  # noqa: E402
+from keras_node.odeint import odeint  # noqa: E402
+from keras_node.version import __version__  # noqa: E402
+
+__all__ = [
+    "Augment",
+    "ConcatTime",
+    "IgnoreTime",
+    "ODELayer",
+    "__version__",
+    "adjoints",
+    "odeint",
+    "solvers",
+]

@@ -1,0 +1,68 @@
+"""Ways to differentiate a solve."""
+
+import keras
+
+from keras_node import identifiers
+from keras_node.adjoints.adjoint import Adjoint, Problem
+from keras_node.adjoints.backsolve import BacksolveAdjoint
+from keras_node.adjoints.checkpoint import CheckpointAdjoint
+from keras_node.adjoints.direct import DirectAdjoint
+from keras_node.solvers.runge_kutta import ExplicitRungeKutta
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class AutoAdjoint(Adjoint):
+    """`CheckpointAdjoint` for this package's solvers, else `BacksolveAdjoint`.
+
+    Exact gradients are the better default: integrating the state backwards
+    drifts where the dynamics contract.
+    """
+
+    def solve(self, problem):
+        """Solves a `Problem`; returns a `Solution` that is differentiable."""
+        if isinstance(problem.solver, ExplicitRungeKutta):
+            return CheckpointAdjoint().solve(problem)
+        return BacksolveAdjoint().solve(problem)
+
+
+_REGISTRY = {
+    "auto": AutoAdjoint,
+    "checkpoint": CheckpointAdjoint,
+    "backsolve": BacksolveAdjoint,
+    "direct": DirectAdjoint,
+}
+
+
+def get(identifier):
+    """Returns the adjoint that a name, a config dict or an object stands for.
+
+    Args:
+        identifier: `"auto"`, `"checkpoint"`, `"backsolve"` or `"direct"`; a
+            dict as `serialize` makes it; or an `Adjoint`.
+
+    Raises:
+        ValueError: If a name is unknown.
+        TypeError: If it is neither name, dict nor adjoint.
+
+    Example:
+    >>> keras_node.adjoints.get("checkpoint").max_checkpoints
+    128
+    """
+    return identifiers.get(identifier, _REGISTRY, "adjoint", Adjoint)
+
+
+def serialize(adjoint):
+    """Returns the config dict of an adjoint."""
+    return identifiers.serialize(adjoint, "adjoint")
+
+
+__all__ = [
+    "Adjoint",
+    "AutoAdjoint",
+    "BacksolveAdjoint",
+    "CheckpointAdjoint",
+    "DirectAdjoint",
+    "Problem",
+    "get",
+    "serialize",
+]

@@ -1,0 +1,176 @@
+"""The contract of an adjoint, and the custom gradient that two of them use."""
+
+import typing
+
+import tensorflow as tf
+
+
+class Problem(typing.NamedTuple):
+    """An initial value problem with all that its gradient flows to.
+
+    Attributes:
+        solver: `tfp.math.ode.Solver`.
+        ode_fn: Callable `(t, leaves) -> leaves`.
+        times: Float64 `(T,)`, or `(T, batch)` with a clock for each sample.
+        y: List of leaves, the state at the first time.
+        captures: Float tensors that `ode_fn` closes over.
+        times_vary: Whether `times` is a tensor, which may need a gradient.
+        on_backward: Callable that gets the number of function evaluations of
+            the backward pass, an integer tensor; or `None`.
+    """
+
+    solver: typing.Any
+    ode_fn: typing.Callable
+    times: tf.Tensor
+    y: list
+    captures: list
+    times_vary: bool
+    on_backward: typing.Callable | None
+
+
+class Gradients(typing.NamedTuple):
+    """The result of a backward pass, one entry for each input of a solve.
+
+    Attributes:
+        y: List of cotangents of the initial state.
+        times: Cotangent of `times`, or `None`.
+        sources: List of cotangents, of the captures and then the variables.
+        num_evaluations: Integer lanes or scalar, the backward NFE.
+    """
+
+    y: list
+    times: tf.Tensor | None
+    sources: list
+    num_evaluations: tf.Tensor
+
+
+class Adjoint:
+    """Base class of the ways to differentiate a solve."""
+
+    def solve(self, problem):
+        """Solves a `Problem`; returns a `Solution` that is differentiable."""
+        raise NotImplementedError
+
+    def get_config(self):
+        """Returns the arguments that make an equal adjoint."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """Creates an adjoint from the result of `get_config`."""
+        return cls(**config)
+
+
+def unrecorded(ode_fn):
+    """Returns dynamics whose result no eager tape connects to its input.
+
+    An eager tape records what happens inside a custom gradient all the same,
+    and would keep the activations of every step. Cut off here, the record of
+    an evaluation dies with the evaluation. (Stopping the tapes would also
+    stop those that dynamics use themselves.)
+    """
+    if not tf.executing_eagerly():
+        return ode_fn
+    return lambda t, y: [tf.stop_gradient(leaf) for leaf in ode_fn(t, y)]
+
+
+def custom_gradient_solve(problem, forward, backward, name):
+    """Solves a problem whose gradient is computed by hand.
+
+    Args:
+        problem: `Problem`.
+        forward: Callable of `(ode_fn, times, y)` that returns a `Solution`.
+        backward: Callable of `(solution, cotangents, variables)`, the
+            cotangents being those of `solution.states`, that returns
+            `Gradients`.
+        name: String, the name of the adjoint, for messages.
+
+    Returns:
+        The `Solution`, its states differentiable once.
+    """
+    solutions = []
+
+    def run_forward():
+        return forward(
+            unrecorded(problem.ode_fn),
+            tf.stop_gradient(problem.times),
+            [tf.stop_gradient(leaf) for leaf in problem.y],
+        )
+
+    @tf.custom_gradient
+    def solve(times, *tensors):
+        graph = tf.compat.v1.get_default_graph()
+        result = run_forward()
+        solutions.append(result)
+
+        def gradient(*cotangents, variables=()):
+            # The gradient of a SavedModel, or of a function within another,
+            # is built in a graph of its own. What a forward pass records
+            # cannot be saved, nor metrics be updated there: solve again.
+            is_elsewhere = tf.compat.v1.get_default_graph() is not graph
+            return _differentiable_once(
+                problem._replace(on_backward=None) if is_elsewhere else problem,
+                backward,
+                run_forward() if is_elsewhere else result,
+                cotangents,
+                variables,
+                name,
+            )
+
+        return tuple(result.states), gradient
+
+    states = solve(problem.times, *problem.y, *problem.captures)
+    return solutions[0]._replace(states=list(states))
+
+
+def _differentiable_once(
+    problem, backward, result, cotangents, variables, name
+):
+    """Runs the backward pass; a derivative of its result raises."""
+    num_captures = len(problem.captures)
+
+    @tf.custom_gradient
+    def run(*tensors):
+        gradients = backward(
+            result, list(tensors[: len(cotangents)]), list(variables)
+        )
+        if problem.on_backward is not None:
+            problem.on_backward(gradients.num_evaluations)
+
+        def second(*unused, variables=()):
+            raise NotImplementedError(
+                f'adjoint="{name}" gives first derivatives only. Use '
+                'adjoint="direct" for derivatives of gradients. Received: '
+                f'adjoint="{name}" and a request for a second derivative'
+            )
+
+        times = [] if gradients.times is None else [gradients.times]
+        return tuple([*gradients.y, *gradients.sources, *times]), second
+
+    flat = list(run(*cotangents, problem.times, *problem.y, *problem.captures))
+    times = flat.pop() if problem.times_vary else None
+    first_variable = len(problem.y) + num_captures
+    inputs = [times, *flat[:first_variable]]
+    return (inputs, flat[first_variable:]) if variables else inputs
+
+
+def local(tensors):
+    """Returns the tensors as the graph being built sees them.
+
+    Inside the body of a loop an outer tensor has another name; a tape that is
+    to watch it must watch that one.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    if tf.executing_eagerly() or not hasattr(graph, "capture"):
+        return list(tensors)
+    return [graph.capture(tensor) for tensor in tensors]
+
+
+def zeros_like_sources(problem, variables):
+    """Returns cotangents of zero for the captures and the variables."""
+    return [tf.zeros_like(source) for source in [*problem.captures, *variables]]
+
+
+def dense(gradients):
+    """Converts the sparse gradients of gathers, which loops cannot carry."""
+    return [tf.convert_to_tensor(gradient) for gradient in gradients]

@@ -1,0 +1,272 @@
+"""The continuous adjoint, the state integrated backwards with it."""
+
+import typing
+
+import keras
+import tensorflow as tf
+
+from keras_node import solvers
+from keras_node.adjoints.adjoint import (
+    Adjoint,
+    Gradients,
+    custom_gradient_solve,
+    dense,
+    local,
+    zeros_like_sources,
+)
+from keras_node.solvers import failure, lanes, solution, tfp_solvers
+from keras_node.solvers.runge_kutta import ExplicitRungeKutta
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class BacksolveAdjoint(Adjoint):
+    """The paper's adjoint: O(1) memory, gradients of the continuous problem.
+
+    Integrates, from the last time to the first,
+
+        dy/dt = f(t, y),   da/dt = -a^T df/dy,   dg/dt = -a^T df/dtheta
+
+    with `a` jumping by the loss's gradient at each requested time, where the
+    state starts again from the stored output. The error is controlled on `y`
+    and `a` alone, sample by sample: `g` is an integral that feeds back into
+    neither. The step size is carried over from one interval to the next.
+
+    Samples with clocks of their own share the steps of the backward pass, in
+    equal fractions of their intervals and each within its own tolerance.
+
+    Where the dynamics contract, the state integrated backwards drifts away
+    from the one that was integrated forwards, and the gradient with it:
+    prefer `CheckpointAdjoint` unless memory for its states is short.
+
+    Args:
+        solver: Solver of the backward pass, an identifier (see
+            `keras_node.solvers.get`), or `None` (default) for the forward
+            one's.
+
+    Reference:
+    - [Chen et al., 2018, Algorithm 2](https://arxiv.org/abs/1806.07366)
+    - [Kidger et al., 2021](https://arxiv.org/abs/2009.09457) (seminorm)
+    """
+
+    def __init__(self, solver=None):
+        self.solver = None if solver is None else solvers.get(solver)
+
+    def get_config(self):
+        """Returns the arguments that make an equal adjoint."""
+        solver = self.solver
+        return {"solver": None if solver is None else solvers.serialize(solver)}
+
+    def solve(self, problem):
+        """Solves a `Problem`; returns a `Solution` that is differentiable."""
+
+        def forward(ode_fn, times, y):
+            return _integrate(problem.solver, ode_fn, times, y)
+
+        def backward(result, cotangents, variables):
+            solver = self.solver or problem.solver
+            return _Backsolve(
+                problem, solver, result, cotangents, variables
+            ).run()
+
+        return custom_gradient_solve(problem, forward, backward, "backsolve")
+
+
+def _integrate(solver, ode_fn, times, y, **options):
+    if isinstance(solver, ExplicitRungeKutta):
+        return solver.integrate(ode_fn, times, y, **options)
+    return tfp_solvers.integrate(solver, ode_fn, times, y)
+
+
+class _Carry(typing.NamedTuple):
+    """What the solve of one interval hands to that of the one before."""
+
+    row: tf.Tensor
+    a: list
+    source_bars: list
+    times_bar: typing.Any
+    step_size: tf.Tensor
+    num_attempts: tf.Tensor
+    num_evaluations: tf.Tensor
+
+
+class _Backsolve:
+    """The backward pass through one solve."""
+
+    def __init__(self, problem, solver, result, cotangents, variables):
+        self._problem = problem
+        self._solver = solver
+        self._times = problem.times
+        self._variables = variables
+        self._is_adaptive = getattr(solver, "is_adaptive", False)
+        # What a failed solve left NaN depends on nothing.
+        is_valid = _finite_lanes(result.states, problem.times.shape.rank)
+        self._states = _zero_unless(is_valid, result.states)
+        self._cotangents = _zero_unless(is_valid, cotangents)
+
+    def run(self):
+        """Returns the `Gradients`."""
+        vary = self._problem.times_vary
+        last = tf.shape(self._times)[0] - 1
+        a = [tf.zeros_like(leaf) for leaf in self._problem.y]
+        sources = zeros_like_sources(self._problem, self._variables)
+        first_step, num_evaluations = self._first_step(last, a, sources)
+        carry = _Carry(
+            row=last,
+            a=a,
+            source_bars=sources,
+            times_bar=tf.zeros_like(self._times) if vary else (),
+            step_size=first_step,
+            num_attempts=tf.constant(0),
+            num_evaluations=num_evaluations,
+        )
+        carry = tf.while_loop(
+            lambda carry: carry.row > 0,
+            lambda carry: (self._reverse_interval(carry),),
+            (carry,),
+            parallel_iterations=1,
+            maximum_iterations=last,
+        )[0]
+        times_bar = None
+        if vary:
+            start = self._slope_product(tf.constant(0), carry.a)
+            times_bar = self._add_to_row(0, carry.times_bar, -start)
+        return Gradients(
+            y=_add(carry.a, [leaf[0] for leaf in self._cotangents]),
+            times=times_bar,
+            sources=carry.source_bars,
+            num_evaluations=carry.num_evaluations,
+        )
+
+    def _first_step(self, row, a, sources):
+        """Chooses the step size of the whole backward pass, once."""
+        if not self._is_adaptive:
+            return tf.zeros([], tf.float64), tf.constant(0)
+        jump = [leaf[row] for leaf in self._cotangents]
+        leaves = [*self._state(row), *_add(a, jump), *sources]
+        ode_fn, elapsed = self._augmented(row)
+        step_size = self._solver.choose_first_step(
+            ode_fn, elapsed, leaves, self._norm()
+        )
+        return step_size, tf.constant(2)
+
+    def _norm(self):
+        """Returns the seminorm: the error of state and adjoint alone."""
+        size = 2 * len(self._problem.y)
+        lane_rank = self._times.shape.rank - 1
+        rms = lanes.max_rms if lane_rank else lanes.rms
+        return lambda leaves: rms(leaves[:size], 0)
+
+    def _state(self, row):
+        return [leaf[row] for leaf in self._states]
+
+    def _augmented(self, row):
+        """Returns the augmented dynamics of an interval, and its times.
+
+        Their time is what has elapsed since the interval's end, at the rate
+        of the lane with the longest interval.
+        """
+        late, early = self._times[row], self._times[row - 1]
+        longest = tf.reduce_max(tf.abs(early - late))
+        rate = (early - late) / longest
+        size = len(self._problem.y)
+
+        def ode_fn(elapsed, leaves):
+            y, a = leaves[:size], leaves[size : 2 * size]
+            t = late + rate * tf.cast(elapsed, tf.float64)
+            sources = [*local(self._problem.captures), *self._variables]
+            y = [tf.identity(leaf) for leaf in y]
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([y, sources])
+                f = self._problem.ode_fn(tf.cast(t, y[0].dtype), y)
+            y_bars, source_bars = tape.gradient(
+                f,
+                [y, sources],
+                output_gradients=lanes.scale(-rate, a),
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            return [*lanes.scale(rate, f), *y_bars, *dense(source_bars)]
+
+        return ode_fn, tf.stack([tf.zeros_like(longest), longest])
+
+    def _reverse_interval(self, carry):
+        row, size = carry.row, len(self._problem.y)
+        jump = [leaf[row] for leaf in self._cotangents]
+        times_bar = carry.times_bar
+        if self._problem.times_vary:
+            slope = self._slope_product(row, jump)
+            times_bar = self._add_to_row(row, times_bar, slope)
+        ode_fn, elapsed = self._augmented(row)
+        leaves = [
+            *self._state(row),
+            *_add(carry.a, jump),
+            *carry.source_bars,
+        ]
+        options = {}
+        if self._is_adaptive:
+            options = {
+                "norm": self._norm(),
+                "first_step_size": carry.step_size,
+            }
+        result = _integrate(self._solver, ode_fn, elapsed, leaves, **options)
+        result, num_attempts = self._within_budget(carry, result)
+        end = [leaf[-1] for leaf in failure.check(self._solver, result)]
+        num_evaluations = result.diagnostics.num_ode_fn_evaluations
+        return _Carry(
+            row=row - 1,
+            a=end[size : 2 * size],
+            source_bars=end[2 * size :],
+            times_bar=times_bar,
+            step_size=result.internal.step_size,
+            num_attempts=num_attempts,
+            num_evaluations=carry.num_evaluations + num_evaluations,
+        )
+
+    def _within_budget(self, carry, result):
+        """Fails a result whose steps exceed those of the whole solve."""
+        counts = result.diagnostics
+        attempts = counts.num_accepted_steps + counts.num_rejected_steps
+        # A tfp solver does not count: -1 each.
+        attempts = carry.num_attempts + tf.maximum(attempts, 0)
+        limit = getattr(self._solver, "max_num_steps", None) or tf.int32.max
+        is_over = (attempts >= limit) & (carry.row > 1)
+        status = tf.where(is_over, solution.MAX_NUM_STEPS, counts.status)
+        states = solution.nan_unless(~is_over, result.states)
+        result = result._replace(
+            states=states, diagnostics=counts._replace(status=status)
+        )
+        return result, attempts
+
+    def _slope_product(self, row, cotangents):
+        """Returns `cotangent . f(t_row, y_row)`, for each lane."""
+        y = self._state(row)
+        t = self._times[row]
+        f = self._problem.ode_fn(tf.cast(t, y[0].dtype), y)
+        total = tf.zeros_like(t)
+        for slope, cotangent in zip(f, cotangents, strict=True):
+            axes = list(range(t.shape.rank, slope.shape.rank))
+            product = tf.reduce_sum(slope * cotangent, axis=axes)
+            total += tf.cast(product, tf.float64)
+        return total
+
+    def _add_to_row(self, row, times_bar, values):
+        index = tf.reshape(row, [1, 1])
+        return tf.tensor_scatter_nd_add(times_bar, index, values[None])
+
+
+def _add(x, y):
+    return [a + b for a, b in zip(x, y, strict=True)]
+
+
+def _finite_lanes(states, rank):
+    """Returns for each requested time, and lane, whether it is finite."""
+    finite = True
+    for leaf in states:
+        axes = list(range(rank, leaf.shape.rank))
+        finite &= tf.reduce_all(tf.math.is_finite(leaf), axis=axes)
+    return finite
+
+
+def _zero_unless(is_valid, leaves):
+    return lanes.select(
+        is_valid, leaves, [tf.zeros_like(leaf) for leaf in leaves]
+    )

@@ -1,0 +1,214 @@
+"""A layer whose depth is continuous."""
+
+import keras
+import tensorflow as tf
+
+from keras_node import adjoints, dynamics, solvers
+from keras_node import odeint as odeint_module
+from keras_node.saving import deserialize_dynamics, serialize_dynamics
+from keras_node.solvers.runge_kutta import ExplicitRungeKutta
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class ODELayer(keras.layers.Layer):
+    """A residual network with infinitely many layers: an ODE.
+
+    The input is the state `y(t0)`, the output `y(t1)`, with
+
+        dy/dt = f(t, y)
+
+    `f`, the dynamics, being a layer or model of your own. The gradient
+    flows to the input, the weights of `f`, tensors that `f` closes over, and
+    `times` passed in the call.
+
+    The numbers of function evaluations of the forward and the backward pass
+    (NFE) are metrics, `<layer name>_nfe` and `<layer name>_nfe_backward`:
+    `fit` shows them and `history` keeps them. With a clock for each sample
+    they are means over the batch.
+
+    Args:
+        dynamics: The vector field `f`: a Keras layer or model of `y`; one of
+            `(t, y)`, among them a Functional model with inputs `[t, y]`; or
+            any callable `f(t, y)`, which must be registered to be saved. It
+            returns a tensor (or structure) like `y`. See also `ConcatTime`.
+        times: Tuple of at least two floats, in any unit, strictly increasing
+            or decreasing. The input is the state at the first. Default
+            `(0.0, 1.0)`.
+        solver: Solver identifier, see `keras_node.solvers.get`. Default
+            `"tsit5"`; tolerances are arguments of the solver, such as
+            `Tsit5(rtol=1e-5)`.
+        adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
+            `"auto"`: exact gradients where the solver allows it.
+        return_sequences: Boolean, whether to return the state at each of the
+            times or at the last one alone. Default `False`.
+        **kwargs: Other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, ...)`, or a nested structure.
+        times: Floats that override the argument of the constructor: of shape
+            `(T,)`, or, a clock for each sample, `(batch, T)`. Each sample then
+            has its own steps, whose number does not grow with the number of
+            different times in the batch.
+        training: Boolean, passed to dynamics that take it.
+
+    Output shape:
+        That of the input; with `return_sequences=True`,
+        `(batch, len(times), ...)`.
+
+    Raises:
+        ValueError: If an argument is out of its range; when the layer is
+            built, if the derivative does not match the state, or if the
+            dynamics hold BatchNormalization, Dropout or the like.
+        TypeError: If `dynamics` is not callable.
+        tf.errors.InvalidArgumentError: If a solve fails and the solver has
+            `on_failure="raise"`.
+
+    Example:
+    >>> field = keras.Sequential(
+    ...     [keras.layers.Dense(16, "tanh"), keras.layers.Dense(4)]
+    ... )
+    >>> model = keras.Sequential(
+    ...     [keras_node.ODELayer(field), keras.layers.Dense(1)]
+    ... )
+    >>> model(tf.zeros((8, 4))).shape
+    TensorShape([8, 1])
+
+    Reference:
+    - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
+    """
+
+    def __init__(
+        self,
+        dynamics,
+        times=(0.0, 1.0),
+        solver="tsit5",
+        adjoint="auto",
+        return_sequences=False,
+        **kwargs,
+    ):
+        # Half precision would not tell one of the call's `times` from the
+        # next: `call` casts the state, and the state alone.
+        super().__init__(autocast=False, **kwargs)
+        if not callable(dynamics):
+            raise TypeError(
+                "`dynamics` must be a Keras layer or model, or a callable "
+                f"f(t, y). Received: dynamics={dynamics!r}"
+            )
+        self.dynamics = dynamics
+        self.times = odeint_module.as_static_times(times)
+        self.solver = solvers.get(solver)
+        self.adjoint = adjoints.get(adjoint)
+        self.return_sequences = bool(return_sequences)
+        self.supports_masking = True
+        self.supports_jit = _supports_jit(self.solver, self.adjoint)
+        self._nfe = keras.metrics.Mean(f"{self.name}_nfe")
+        self._nfe_backward = keras.metrics.Mean(f"{self.name}_nfe_backward")
+
+    def build(self, inputs_shape, times_shape=None):
+        dynamics.refuse_stateful_layers(self.dynamics)
+        has_clocks = times_shape is not None and len(times_shape) == 2
+        has_clocks |= getattr(self.solver, "per_sample_steps", False)
+        t_shape = (None,) if has_clocks else ()
+        state = keras.tree.map_shape_structure(
+            lambda shape: keras.KerasTensor(shape, self.compute_dtype),
+            inputs_shape,
+        )
+        if isinstance(self.dynamics, keras.layers.Layer):
+            t = keras.KerasTensor(t_shape, self.compute_dtype)
+            dynamics.build_layer(self.dynamics, t, state)
+        odeint_module.trace(
+            dynamics.as_ode_fn(self.dynamics),
+            t_shape,
+            tf.nest.map_structure(_as_spec, state),
+        )
+
+    def call(self, inputs, times=None, training=None):
+        state = tf.nest.map_structure(
+            lambda leaf: tf.cast(leaf, self.compute_dtype), inputs
+        )
+        results = odeint_module.solve(
+            dynamics.as_ode_fn(self.dynamics, training),
+            state,
+            self.times if times is None else times,
+            self.solver,
+            self.adjoint,
+            on_backward=self._count_backward,
+        )
+        _update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
+        if not self.return_sequences:
+            return tf.nest.map_structure(lambda leaf: leaf[-1], results.states)
+        return tf.nest.map_structure(_batch_major, results.states)
+
+    def _count_backward(self, num_evaluations):
+        _update(self._nfe_backward, num_evaluations)
+
+    def compute_output_shape(self, inputs_shape, times_shape=None):
+        if not self.return_sequences:
+            return inputs_shape
+        num_times = len(self.times) if times_shape is None else times_shape[-1]
+        return keras.tree.map_shape_structure(
+            lambda shape: (shape[0], num_times, *shape[1:]), inputs_shape
+        )
+
+    def compute_output_spec(self, inputs, times=None, training=None):
+        shapes = keras.tree.map_structure(lambda leaf: leaf.shape, inputs)
+        times_shape = (
+            None
+            if times is None
+            else tuple(
+                tf.TensorShape(getattr(times, "shape", (len(self.times),)))
+            )
+        )
+        return keras.tree.map_shape_structure(
+            lambda shape: keras.KerasTensor(shape, self.compute_dtype),
+            self.compute_output_shape(shapes, times_shape),
+        )
+
+    def compute_mask(self, inputs, previous_mask):
+        if previous_mask is None or not self.return_sequences:
+            return previous_mask
+        return keras.tree.map_structure(self._repeat_mask, previous_mask)
+
+    def _repeat_mask(self, mask):
+        if mask is None:
+            return None
+        return keras.ops.repeat(mask[:, None], len(self.times), axis=1)
+
+    def get_config(self):
+        config = super().get_config()
+        # Not an argument of this layer.
+        config.pop("autocast", None)
+        config.update(
+            {
+                "dynamics": serialize_dynamics(self.dynamics),
+                "times": self.times,
+                "solver": solvers.serialize(self.solver),
+                "adjoint": adjoints.serialize(self.adjoint),
+                "return_sequences": self.return_sequences,
+            }
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)  # The caller keeps its dict.
+        config["dynamics"] = deserialize_dynamics(config["dynamics"])
+        return cls(**config)
+
+
+def _supports_jit(solver, adjoint):
+    backward = getattr(adjoint, "solver", None) or solver
+    return all(isinstance(s, ExplicitRungeKutta) for s in (solver, backward))
+
+
+def _as_spec(leaf):
+    return tf.TensorSpec(leaf.shape, leaf.dtype)
+
+
+def _update(metric, num_evaluations):
+    metric.update_state(tf.reduce_mean(tf.cast(num_evaluations, tf.float32)))
+
+
+def _batch_major(leaf):
+    axes = [1, 0, *range(2, leaf.shape.rank)]
+    return tf.transpose(leaf, axes)

@@ -1,0 +1,85 @@
+"""ODE solvers: explicit Runge-Kutta methods, and tfp's own."""
+
+import tensorflow_probability as tfp
+
+from keras_node import identifiers
+from keras_node.solvers.explicit import (
+    RK4,
+    Bosh3,
+    Dopri5,
+    Dopri8,
+    Euler,
+    Heun,
+    Midpoint,
+    Tsit5,
+)
+from keras_node.solvers.runge_kutta import ExplicitRungeKutta
+from keras_node.solvers.solution import Diagnostics
+from keras_node.solvers.solver import Solver
+from keras_node.solvers.tableau import ButcherTableau
+from keras_node.solvers.tfp_solvers import BDF, DormandPrince
+
+_REGISTRY = {
+    "euler": Euler,
+    "midpoint": Midpoint,
+    "heun": Heun,
+    "rk4": RK4,
+    "bosh3": Bosh3,
+    "dopri5": Dopri5,
+    "tsit5": Tsit5,
+    "dopri8": Dopri8,
+    "dormand_prince": DormandPrince,
+    "bdf": BDF,
+}
+
+
+def get(identifier):
+    """Returns the solver that a name, a config dict or an object stands for.
+
+    Args:
+        identifier: One of `"euler"`, `"midpoint"`, `"heun"`, `"rk4"`,
+            `"bosh3"`, `"dopri5"`, `"tsit5"`, `"dopri8"`, `"dormand_prince"`,
+            `"bdf"`; a dict as `serialize` makes it; or any
+            `tfp.math.ode.Solver`.
+
+    Returns:
+        A `tfp.math.ode.Solver`.
+
+    Raises:
+        ValueError: If a name is unknown.
+        TypeError: If it is neither name, dict nor solver.
+
+    Example:
+    >>> keras_node.solvers.get("tsit5").rtol
+    0.001
+    """
+    return identifiers.get(identifier, _REGISTRY, "solver", tfp.math.ode.Solver)
+
+
+def serialize(solver):
+    """Returns the config dict of a solver.
+
+    Raises:
+        TypeError: If the solver has no `get_config`.
+    """
+    return identifiers.serialize(solver, "solver")
+
+
+__all__ = [
+    "BDF",
+    "Bosh3",
+    "ButcherTableau",
+    "Diagnostics",
+    "Dopri5",
+    "Dopri8",
+    "DormandPrince",
+    "Euler",
+    "ExplicitRungeKutta",
+    "Heun",
+    "Midpoint",
+    "RK4",
+    "Solver",
+    "Tsit5",
+    "get",
+    "serialize",
+]

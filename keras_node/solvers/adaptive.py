@@ -1,0 +1,259 @@
+"""The adaptive loop: steps as long as the error allows."""
+
+import typing
+
+import tensorflow as tf
+
+from keras_node.solvers import (
+    dense_output,
+    lanes,
+    solution,
+    step,
+    step_size,
+)
+
+# A step below this fraction of the times' size no longer moves the clock.
+_RESOLUTION = 1e-15
+
+
+class _Carry(typing.NamedTuple):
+    """What one attempt hands to the next; lanes unless said otherwise."""
+
+    t: tf.Tensor
+    y: list
+    f: list
+    h: tf.Tensor
+    ratio: tf.Tensor
+    status: tf.Tensor
+    num_attempts: tf.Tensor
+    num_accepted: tf.Tensor
+    num_evaluations: tf.Tensor
+    outputs: typing.Any
+    record: typing.Any
+
+
+class _Trial(typing.NamedTuple):
+    """One attempt; lanes unless said otherwise."""
+
+    active: tf.Tensor
+    accepted: tf.Tensor
+    is_last: tf.Tensor
+    t1: tf.Tensor
+    dt: tf.Tensor
+    y1: list
+    f1: list
+    increments: list
+    ratio: tf.Tensor
+
+
+class AdaptiveLoop:
+    """Integrates through `times` with error control.
+
+    Args:
+        solver: `ExplicitRungeKutta` with an embedded pair.
+        ode_fn: Callable `(t, leaves) -> leaves`.
+        times: Time-major float64 times with lanes, at least two.
+        norm: Callable from leaves to float64 lanes, of errors over scale.
+        recorder: `StepRecorder` or another of its kind, or `None`.
+    """
+
+    def __init__(self, solver, ode_fn, times, norm, recorder):
+        self._solver = solver
+        self._tableau = solver.tableau
+        self._ode_fn = ode_fn
+        self._times = times
+        self._norm = norm
+        self._recorder = recorder
+        self._interval = step.Interval.of(times)
+        self._end = times[-1]
+        self._direction = tf.sign(times[-1] - times[0])
+        self._largest_time = tf.maximum(tf.abs(times[0]), tf.abs(times[-1]))
+        # Only the end requested: nothing lies between steps.
+        self._is_dense = times.shape[0] != 2
+
+    def run(self, y, first_step_size=None):
+        """Solves from `(times[0], y)`; returns a `Solution`."""
+        carry = tf.while_loop(
+            lambda carry: tf.reduce_any(self._is_active(carry)),
+            lambda carry: (self._attempt(carry),),
+            (self._start(y, first_step_size),),
+            parallel_iterations=1,
+            maximum_iterations=self._solver.max_num_steps,
+        )[0]
+        return self._finish(y, carry)
+
+    def _start(self, y, first_step_size):
+        t = self._times[0]
+        f = self._ode_fn(tf.cast(t, y[0].dtype), y)
+        ones = tf.ones_like(t)
+        zeros = tf.zeros_like(t, tf.int32)
+        num_evaluations = zeros + 1
+        if first_step_size is None:
+            h = step_size.initial_step_size(
+                self._ode_fn,
+                t,
+                y,
+                f,
+                self._direction,
+                tf.abs(self._end - t),
+                self._solver,
+                self._norm,
+            )
+            num_evaluations += 1
+        else:
+            h = ones * tf.cast(first_step_size, tf.float64)
+        start_is_finite = tf.math.is_finite(self._norm(f) + self._norm(y))
+        return _Carry(
+            t=t,
+            y=y,
+            f=f,
+            h=h,
+            ratio=ones,
+            status=tf.where(start_is_finite, zeros, solution.NON_FINITE),
+            num_attempts=zeros,
+            num_accepted=zeros,
+            num_evaluations=num_evaluations,
+            outputs=(
+                dense_output.start(self._times, y) if self._is_dense else ()
+            ),
+            record=(self._recorder.start(t, y, f) if self._recorder else ()),
+        )
+
+    def _is_active(self, carry):
+        return (carry.status == solution.SUCCESS) & (carry.t != self._end)
+
+    def _attempt(self, carry):
+        """Tries one step in every lane that is not done."""
+        trial = self._try_step(carry)
+        h, status = self._control(carry, trial)
+        outputs, num_dense = self._write(carry, trial)
+        num_evaluations = self._tableau.num_stages - 1
+        active = tf.cast(trial.active, tf.int32)
+        return _Carry(
+            t=tf.where(trial.accepted, trial.t1, carry.t),
+            y=lanes.select(trial.accepted, trial.y1, carry.y),
+            f=lanes.select(trial.accepted, trial.f1, carry.f),
+            h=h,
+            ratio=tf.where(trial.accepted, trial.ratio, carry.ratio),
+            status=status,
+            num_attempts=carry.num_attempts + active,
+            num_accepted=carry.num_accepted + tf.cast(trial.accepted, tf.int32),
+            num_evaluations=carry.num_evaluations
+            + active * num_evaluations
+            + num_dense,
+            outputs=outputs,
+            record=self._record(carry, trial),
+        )
+
+    def _try_step(self, carry):
+        active = self._is_active(carry)
+        remaining = self._end - carry.t
+        # A step that would leave a sliver takes it along.
+        is_last = carry.h >= tf.abs(remaining) * (1 - 1e-9)
+        dt = tf.where(is_last, remaining, self._direction * carry.h)
+        dt = tf.where(active, dt, 0.0)
+        y1, f1, increments = step.runge_kutta_step(
+            self._tableau,
+            self._ode_fn,
+            self._interval,
+            carry.t,
+            dt,
+            carry.y,
+            carry.f,
+        )
+        scale = step_size.error_scale(
+            self._solver.rtol, self._solver.atol, carry.y, y1
+        )
+        ratio = step_size.error_ratio(
+            self._tableau, increments, scale, self._norm
+        )
+        return _Trial(
+            active=active,
+            accepted=active & (ratio <= 1.0),
+            is_last=is_last,
+            t1=tf.where(is_last, self._end, carry.t + dt),
+            dt=dt,
+            y1=y1,
+            f1=f1,
+            increments=increments,
+            ratio=ratio,
+        )
+
+    def _control(self, carry, trial):
+        """Returns the next step size and the status of each lane."""
+        factor = step_size.step_size_factor(
+            trial.ratio, carry.ratio, self._solver
+        )
+        h = tf.abs(trial.dt) * factor
+        # The last step was cut short: that says nothing against a longer one.
+        h = tf.where(trial.accepted & trial.is_last, tf.maximum(h, carry.h), h)
+        h = tf.where(trial.active, h, carry.h)
+        resolution = _RESOLUTION * self._largest_time
+        is_stuck = trial.active & ~trial.accepted & (h <= resolution)
+        reason = tf.where(
+            tf.math.is_finite(trial.ratio),
+            solution.UNDERFLOW,
+            solution.NON_FINITE,
+        )
+        return h, tf.where(is_stuck, reason, carry.status)
+
+    def _write(self, carry, trial):
+        """Returns the outputs, and the evaluations that writing them took."""
+        if not self._is_dense:
+            return (), 0
+        span = dense_output.Span(
+            accepted=trial.accepted,
+            number=carry.record.num_steps if self._recorder else 0,
+            t=carry.t,
+            t1=trial.t1,
+            dt=trial.dt,
+            y=carry.y,
+            increments=trial.increments,
+        )
+        return dense_output.write(
+            self._tableau,
+            self._ode_fn,
+            self._interval,
+            self._times,
+            span,
+            carry.outputs,
+        )
+
+    def _record(self, carry, trial):
+        if not self._recorder:
+            return ()
+        return self._recorder.record(
+            carry.record, trial.accepted, carry.t, trial.dt, carry.y, carry.f
+        )
+
+    def _finish(self, y, carry):
+        status = tf.where(
+            self._is_active(carry), solution.MAX_NUM_STEPS, carry.status
+        )
+        is_finite = tf.math.is_finite(lanes.rms(carry.y, carry.t.shape.rank))
+        succeeded = status == solution.SUCCESS
+        status = tf.where(succeeded & ~is_finite, solution.NON_FINITE, status)
+        output_steps = None
+        if self._is_dense:
+            states, output_steps = dense_output.finish(
+                carry.outputs, succeeded, carry.y
+            )
+        else:
+            end = solution.nan_unless(succeeded, carry.y)
+            states = [tf.stack(pair) for pair in zip(y, end, strict=True)]
+        return solution.Solution(
+            states=states,
+            diagnostics=solution.Diagnostics(
+                num_ode_fn_evaluations=carry.num_evaluations,
+                num_accepted_steps=carry.num_accepted,
+                num_rejected_steps=carry.num_attempts - carry.num_accepted,
+                status=status,
+            ),
+            internal=solution.InternalState(carry.t, carry.h),
+            steps=(
+                self._recorder.steps(carry.record, output_steps)
+                if self._recorder
+                else None
+            ),
+            record=carry.record,
+        )

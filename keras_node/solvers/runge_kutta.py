@@ -1,0 +1,134 @@
+"""Explicit Runge-Kutta methods: the class that their data completes."""
+
+import functools
+
+import tensorflow as tf
+
+from keras_node.solvers import lanes, solution
+from keras_node.solvers import step_size as step_size_control
+from keras_node.solvers.adaptive import AdaptiveLoop
+from keras_node.solvers.replay import replay
+from keras_node.solvers.solver import Solver
+from keras_node.solvers.steps import FixedSteps
+
+
+class ExplicitRungeKutta(Solver):
+    """Base class of the explicit Runge-Kutta methods.
+
+    A method is its `ButcherTableau`: a subclass sets `tableau`. With an
+    embedded pair the step size is adapted, each step keeping the error
+
+        e_i <= atol + rtol * max(|y0_i|, |y1_i|)
+
+    in the root mean square over the state, unless `step_size` fixes it.
+
+    Args:
+        step_size: Positive float in the units of time: steps of a fixed
+            size, each interval between requested times being divided into
+            equal steps no longer than it. `None` (default) adapts the size;
+            methods without error estimate then take one step for each
+            requested interval.
+        **kwargs: The other arguments of `Solver`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+    - [Hairer, Nørsett & Wanner, 1993, Sec. II.4](https://doi.org/10.1007/978-3-540-78862-1)
+    """
+
+    tableau = None
+
+    def __init__(self, step_size=None, **kwargs):
+        super().__init__(**kwargs)
+        if step_size is not None and not step_size > 0:
+            raise ValueError(
+                "`step_size` must be a positive float in the units of time, or "
+                f"`None` to adapt it. Received: step_size={step_size}"
+            )
+        self.step_size = step_size
+
+    def get_config(self):
+        """Returns the arguments that make an equal solver."""
+        return super().get_config() | {"step_size": self.step_size}
+
+    @property
+    def is_adaptive(self):
+        """Whether the solver chooses its steps from the error."""
+        return self.tableau.b_error is not None and self.step_size is None
+
+    def integrate(
+        self,
+        ode_fn,
+        times,
+        y,
+        recorder=None,
+        norm=None,
+        first_step_size=None,
+    ):
+        """Solves for flat state, without gradients; see `Solver.integrate`."""
+        lane_rank = times.shape.rank - 1
+        if not self.is_adaptive:
+            return self._integrate_fixed(ode_fn, times, y, recorder)
+        if norm is None:
+            norm = functools.partial(lanes.rms, lane_rank=lane_rank)
+        if first_step_size is None:
+            first_step_size = self.first_step_size
+        loop = AdaptiveLoop(self, ode_fn, times, norm, recorder)
+        return loop.run(y, first_step_size)
+
+    def choose_first_step(self, ode_fn, times, y, norm=None):
+        """Returns the automatic first step size; two evaluations."""
+        lane_rank = times.shape.rank - 1
+        t = times[0]
+        return step_size_control.initial_step_size(
+            ode_fn,
+            t,
+            y,
+            ode_fn(tf.cast(t, y[0].dtype), y),
+            tf.sign(times[-1] - t),
+            tf.abs(times[-1] - t),
+            self,
+            norm or functools.partial(lanes.rms, lane_rank=lane_rank),
+        )
+
+    def fixed_steps(self, times):
+        """Returns the steps through `times`, if the solver fixes them."""
+        return FixedSteps.divide(times, self.step_size)
+
+    def evaluations_per_step(self):
+        """Returns how often a step evaluates the dynamics."""
+        return self.tableau.num_stages - int(self.tableau.fsal)
+
+    def _integrate_fixed(self, ode_fn, times, y, recorder):
+        steps = self.fixed_steps(times)
+        states, record = replay(self, ode_fn, times, steps, y, recorder)
+        diagnostics = self.fixed_diagnostics(times, steps, states)
+        return solution.Solution(
+            states=states,
+            diagnostics=diagnostics,
+            internal=solution.InternalState(times[-1], times[-1] - times[-2]),
+            steps=steps,
+            record=record,
+        )
+
+    def fixed_diagnostics(self, times, steps, states):
+        """Returns the `Diagnostics` of fixed steps that led to `states`."""
+        ones = tf.ones_like(times[0], tf.int32)
+        num_steps = tf.minimum(steps.num_steps, self.max_num_steps)
+        num_evaluations = num_steps * self.evaluations_per_step()
+        end = [leaf[-1] for leaf in states]
+        is_finite = tf.math.is_finite(lanes.rms(end, times.shape.rank - 1))
+        status = tf.where(is_finite, solution.SUCCESS, solution.NON_FINITE)
+        status = tf.where(
+            steps.num_steps > self.max_num_steps,
+            solution.MAX_NUM_STEPS,
+            status,
+        )
+        return solution.Diagnostics(
+            num_ode_fn_evaluations=ones
+            * (num_evaluations + int(self.tableau.fsal)),
+            num_accepted_steps=ones * num_steps,
+            num_rejected_steps=0 * ones,
+            status=ones * status,
+        )

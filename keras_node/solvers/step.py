@@ -1,0 +1,130 @@
+"""One Runge-Kutta step, for any tableau."""
+
+import typing
+
+import tensorflow as tf
+
+from keras_node.solvers import lanes
+
+
+class Interval(typing.NamedTuple):
+    """Where the dynamics may be evaluated: float64 lanes, `low <= high`."""
+
+    low: tf.Tensor
+    high: tf.Tensor
+
+    @classmethod
+    def of(cls, times):
+        """Returns the interval that the time-major `times` span."""
+        return cls(
+            tf.stop_gradient(tf.minimum(times[0], times[-1])),
+            tf.stop_gradient(tf.maximum(times[0], times[-1])),
+        )
+
+
+def stage_times(c, t, dt, interval, dtype):
+    """Returns `t + c_i * dt` for each stage, in the dtype of the state.
+
+    `t + dt` can round past the end of the interval by an ulp, so the times
+    are clamped; as rounding is no function of time, gradients pass the clamp.
+    """
+    nodes = tf.reshape(tf.constant(c, tf.float64), [-1] + [1] * t.shape.rank)
+    times = t + nodes * dt
+    clamped = tf.clip_by_value(times, interval.low, interval.high)
+    times += tf.stop_gradient(clamped - times)
+    return tf.unstack(tf.cast(times, dtype), num=len(c))
+
+
+def weighted_sum(y, increments, weights):
+    """Returns `y + sum_j weights_j * increments_j`; `y` may be `None`.
+
+    Static weights keep this one multiplication for each nonzero entry, which
+    XLA fuses into one loop and TensorFlow's kernels do no slower than a
+    matrix product over stacked stages (measured).
+    """
+    terms = [
+        (increment, weight)
+        for increment, weight in zip(increments, weights, strict=False)
+        if weight != 0
+    ]
+    sums = []
+    for i in range(len(increments[0])):
+        leaves = [increment[i] * weight for increment, weight in terms]
+        if y is not None:
+            leaves.append(y[i])
+        sums.append(tf.add_n(leaves))
+    return sums
+
+
+def runge_kutta_step(tableau, ode_fn, interval, t, dt, y, f):
+    """Takes one step of size `dt` from `(t, y)`.
+
+    Args:
+        tableau: `ButcherTableau`.
+        ode_fn: Callable `(t, leaves) -> leaves`.
+        interval: `Interval` that no stage leaves.
+        t: Float64 lanes.
+        dt: Float64 lanes; 0 leaves a lane where it is.
+        y: List of leaves.
+        f: List of leaves, `ode_fn(t, y)`; `[]` for methods that are not
+            first-same-as-last, which evaluate it here.
+
+    Returns:
+        `(y1, f1, increments)`: the state at `t + dt`, its derivative (`[]`
+        as above), and `dt * k_j` for each main stage `j`.
+    """
+    times = stage_times(
+        tableau.c[: tableau.num_stages], t, dt, interval, y[0].dtype
+    )
+    f1 = f if tableau.fsal else ode_fn(times[0], y)
+    increments = [lanes.scale(dt, f1)]
+    y1 = y
+    for i in range(1, tableau.num_stages):
+        y1 = weighted_sum(y, increments, tableau.a[i])
+        f1 = ode_fn(times[i], y1)
+        increments.append(lanes.scale(dt, f1))
+    if tableau.fsal:
+        return y1, f1, increments
+    return weighted_sum(y, increments, tableau.b), [], increments
+
+
+def dense_increments(tableau, ode_fn, interval, t, dt, y, increments):
+    """Returns `dt * k_j` of all stages, those for dense output added."""
+    times = stage_times(
+        tableau.c[tableau.num_stages :], t, dt, interval, y[0].dtype
+    )
+    increments = list(increments)
+    for i, stage_time in enumerate(times, tableau.num_stages):
+        state = weighted_sum(y, increments, tableau.a[i])
+        increments.append(lanes.scale(dt, ode_fn(stage_time, state)))
+    return increments
+
+
+def dense_weights(tableau, theta):
+    """Evaluates the polynomials `b_j(theta)` of dense output.
+
+    Returns:
+        List with float64 lanes for each stage, or `None` for those without
+        a part in it.
+    """
+    degree = len(tableau.b_dense[0])
+    powers = [theta]
+    for _ in range(degree - 1):
+        powers.append(powers[-1] * theta)
+    weights = []
+    for row in tableau.b_dense:
+        terms = [c * p for c, p in zip(row, powers, strict=True) if c != 0]
+        weights.append(tf.add_n(terms) if terms else None)
+    return weights
+
+
+def interpolate(y, increments, weights):
+    """Returns `y + sum_j weights_j * increments_j` for lanes of weights."""
+    sums = []
+    for i, leaf in enumerate(y):
+        terms = [leaf]
+        for increment, weight in zip(increments, weights, strict=True):
+            if weight is not None:
+                terms.append(lanes.align(weight, leaf) * increment[i])
+        sums.append(tf.add_n(terms))
+    return sums

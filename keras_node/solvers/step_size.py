@@ -1,0 +1,99 @@
+"""Step size control: the first step, and each next one from the last error."""
+
+import tensorflow as tf
+
+from keras_node.solvers import lanes, step
+
+# After a trial step that is not finite nothing is known of the error: cut hard.
+_NON_FINITE_FACTOR = 0.1
+
+# Hairer's weight of the previous error (his `beta` times the order).
+_PREVIOUS = 0.2
+
+
+def error_scale(rtol, atol, y0, y1):
+    """Returns the error that a step may make, element by element."""
+    return [
+        atol + rtol * tf.maximum(tf.abs(a), tf.abs(b))
+        for a, b in zip(y0, y1, strict=True)
+    ]
+
+
+def error_ratio(tableau, increments, scale, norm):
+    """Returns the error of a step over the error allowed, in each lane.
+
+    With a second estimate (DOP853), the first is damped where the second is
+    small: `|e5|**2 / sqrt(|e5|**2 + 0.01 |e3|**2)` (Hairer, Nørsett & Wanner,
+    II.10), which makes it an estimate of order 7.
+    """
+
+    def ratio_of(weights):
+        errors = step.weighted_sum(None, increments, weights)
+        return norm([e / s for e, s in zip(errors, scale, strict=True)])
+
+    ratio = ratio_of(tableau.b_error)
+    if tableau.b_error_damping is None:
+        return ratio
+    damping = 0.1 * ratio_of(tableau.b_error_damping)
+    # hypot(0, 0) would make an exact step NaN.
+    size = tf.sqrt(tf.maximum(ratio**2 + damping**2, 1e-300))
+    return ratio**2 / size
+
+
+def initial_step_size(ode_fn, t, y, f, direction, interval, solver, norm):
+    """Chooses the first step (Hairer, Nørsett & Wanner, II.4, p. 169).
+
+    Compares the sizes of the state, its derivative and, by one explicit Euler
+    step, its second derivative. That Euler step stays inside the interval.
+
+    Returns:
+        Positive float64 step sizes, one for each lane; one evaluation.
+    """
+    scale = error_scale(solver.rtol, solver.atol, y, y)
+
+    def scaled_norm(leaves):
+        return norm([a / b for a, b in zip(leaves, scale, strict=True)])
+
+    d0, d1 = scaled_norm(y), scaled_norm(f)
+    is_measured = (d0 >= 1e-5) & (d1 >= 1e-5)
+    h0 = tf.where(is_measured, 0.01 * d0 / d1, 1e-6)
+    h0 = tf.minimum(h0, interval)
+    trial = [
+        a + b for a, b in zip(y, lanes.scale(direction * h0, f), strict=True)
+    ]
+    slope = ode_fn(tf.cast(t + direction * h0, y[0].dtype), trial)
+    d2 = scaled_norm([a - b for a, b in zip(slope, f, strict=True)]) / h0
+    steepest = tf.maximum(d1, d2)
+    h1 = tf.where(
+        steepest > 1e-15,
+        (0.01 / steepest) ** (1.0 / solver.tableau.order),
+        tf.maximum(1e-3 * h0, 1e-6),
+    )
+    h = tf.minimum(tf.minimum(100.0 * h0, h1), interval)
+    # An Euler step that overflows says only that the steps must be small.
+    return tf.where(tf.math.is_finite(h), h, _NON_FINITE_FACTOR * h0)
+
+
+def step_size_factor(ratio, previous_ratio, solver):
+    """PI control (Hairer & Wanner, IV.2): by what to multiply the step size.
+
+    `factor = safety * ratio**-alpha * previous_ratio**beta`, with Hairer's
+    exponents for Dormand-Prince, `beta = 0.2 / order` and
+    `alpha = 1 / order - 0.75 * beta`.
+
+    Args:
+        ratio: Float64 lanes, the error over the error allowed; not finite
+            where the trial step was not.
+        previous_ratio: The same of the last accepted step.
+        solver: Where the safety factor and the limits stand.
+    """
+    beta = _PREVIOUS / solver.tableau.order
+    alpha = 1.0 / solver.tableau.order - 0.75 * beta
+    finite = tf.math.is_finite(ratio)
+    safe = tf.maximum(tf.where(finite, ratio, 1.0), 1e-10)
+    previous = tf.maximum(previous_ratio, 1e-4)
+    factor = solver.safety_factor * safe**-alpha * previous**beta
+    factor = tf.clip_by_value(
+        factor, solver.min_step_size_factor, solver.max_step_size_factor
+    )
+    return tf.where(finite, factor, _NON_FINITE_FACTOR)

@@ -1,0 +1,228 @@
+"""The solvers of TensorFlow Probability, under this package's contract."""
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node.solvers import lanes, solution
+from keras_node.solvers.solver import check_common
+
+_UNKNOWN = -1
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class DormandPrince(tfp.math.ode.DormandPrince):
+    """`tfp.math.ode.DormandPrince`, guarded so that every solve ends.
+
+    A step that is not finite or no longer moves the clock makes the rest of
+    the solve NaN; so do more than `max_num_steps` steps. tfp's own loops
+    forever on the former. Its error norm, its fixed first step and its
+    evaluations beyond the last time are kept: `Dopri5` is the better choice.
+
+    Args:
+        rtol: Positive float, relative tolerance. Default 1e-3.
+        atol: Positive float, absolute tolerance. Default 1e-6.
+        first_step_size: Positive float in the units of time. Default 1e-3.
+        max_num_steps: Positive integer, most steps to try. Default 4096.
+        on_failure: `"raise"` (default) or `"nan"`, as in `Solver`.
+        **kwargs: Other arguments of `tfp.math.ode.DormandPrince`.
+    """
+
+    def __init__(
+        self,
+        rtol=1e-3,
+        atol=1e-6,
+        first_step_size=1e-3,
+        max_num_steps=4096,
+        on_failure="raise",
+        **kwargs,
+    ):
+        check_common(rtol, atol, max_num_steps, on_failure)
+        # Without `max_num_steps`: tfp's is an assertion, which XLA drops.
+        super().__init__(
+            rtol=rtol, atol=atol, first_step_size=first_step_size, **kwargs
+        )
+        self.rtol = rtol
+        self.atol = atol
+        self.first_step_size = first_step_size
+        self.max_num_steps = max_num_steps
+        self.on_failure = on_failure
+
+    @property
+    def max_num_evaluations(self):
+        """The evaluations that `max_num_steps` steps take."""
+        return self.max_num_steps * self.ODE_FN_EVALS_PER_STEP
+
+    def get_config(self):
+        """Returns the arguments that make an equal solver."""
+        return {
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "first_step_size": self.first_step_size,
+            "max_num_steps": self.max_num_steps,
+            "on_failure": self.on_failure,
+        }
+
+    def _step(self, solver_state, diagnostics, *args, **kwargs):
+        before = solver_state.current_time
+        after, diagnostics = super()._step(
+            solver_state, diagnostics, *args, **kwargs
+        )
+        # The smallest step that still moves the clock bounds what is stuck.
+        is_stuck = tf.equal(before + after.step_size, before)
+        is_lost = ~tf.math.is_finite(after.step_size)
+        is_over = diagnostics.num_ode_fn_evaluations >= self.max_num_evaluations
+        ends = is_stuck | is_lost | is_over
+
+        def end(value, replacement):
+            return tf.where(ends, tf.cast(replacement, value.dtype), value)
+
+        nan = float("nan")
+        return after._replace(
+            current_state=tf.nest.map_structure(
+                lambda leaf: end(leaf, nan), after.current_state
+            ),
+            current_time=end(after.current_time, before.dtype.max),
+            interpolating_coefficients=tf.nest.map_structure(
+                lambda leaf: end(leaf, nan), after.interpolating_coefficients
+            ),
+        ), diagnostics
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class BDF(tfp.math.ode.BDF):
+    """`tfp.math.ode.BDF`, for stiff dynamics, with a bound on its steps.
+
+    Backward differentiation formulas of order 1 to 5. It solves linear
+    systems of the size of the whole batch: for small states only.
+
+    Args:
+        rtol: Positive float, relative tolerance. Default 1e-3.
+        atol: Positive float, absolute tolerance. Default 1e-6.
+        first_step_size: Positive float in the units of time, or `None`
+            (default) to choose it automatically.
+        max_num_steps: Positive integer, most steps to try between two
+            requested times. Default 4096.
+        on_failure: `"raise"` (default) or `"nan"`, as in `Solver`.
+        **kwargs: Other arguments of `tfp.math.ode.BDF`.
+
+    Reference:
+    - [Shampine & Reichelt, 1997](https://doi.org/10.1137/S1064827594276424)
+    """
+
+    def __init__(
+        self,
+        rtol=1e-3,
+        atol=1e-6,
+        first_step_size=None,
+        max_num_steps=4096,
+        on_failure="raise",
+        **kwargs,
+    ):
+        check_common(rtol, atol, max_num_steps, on_failure)
+        super().__init__(
+            rtol=rtol,
+            atol=atol,
+            first_step_size=first_step_size,
+            max_num_steps=max_num_steps,
+            **kwargs,
+        )
+        self.rtol = rtol
+        self.atol = atol
+        self.first_step_size = first_step_size
+        self.max_num_steps = max_num_steps
+        self.on_failure = on_failure
+
+    def get_config(self):
+        """Returns the arguments that make an equal solver."""
+        return {
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "first_step_size": self.first_step_size,
+            "max_num_steps": self.max_num_steps,
+            "on_failure": self.on_failure,
+        }
+
+
+def integrate(solver, ode_fn, times, y):
+    """Solves for flat state with any `tfp.math.ode.Solver`.
+
+    tfp's solvers want increasing times and keep them in the dtype of the
+    state: they get the time since the start, in the direction of the solve.
+
+    Args:
+        solver: `tfp.math.ode.Solver`.
+        ode_fn: Callable `(t, leaves) -> leaves`.
+        times: Float64 `(T,)`.
+        y: List of leaves.
+
+    Returns:
+        `Solution` without steps; step counts are -1.
+    """
+    direction = tf.sign(times[-1] - times[0])
+
+    def elapsed_ode_fn(elapsed, state):
+        t = times[0] + direction * tf.cast(elapsed, tf.float64)
+        slopes = ode_fn(tf.cast(t, y[0].dtype), list(state))
+        return tuple(lanes.scale(direction, slopes))
+
+    # Dynamics that start out NaN would cost every step that is allowed.
+    first = ode_fn(tf.cast(times[0], y[0].dtype), y)
+    starts = tf.math.is_finite(lanes.rms([*first, *y], 0))
+
+    def guarded_ode_fn(elapsed, state):
+        slopes = elapsed_ode_fn(elapsed, state)
+        zeros = [tf.zeros_like(slope) for slope in slopes]
+        return tuple(lanes.select(starts, slopes, zeros))
+
+    results = solver.solve(
+        guarded_ode_fn,
+        initial_time=tf.zeros([], tf.float64),
+        initial_state=tuple(y),
+        solution_times=tf.abs(times[1:] - times[0]),
+    )
+    return _as_solution(solver, times, y, starts, results)
+
+
+def _as_solution(solver, times, y, starts, results):
+    rows = solution.nan_unless(starts, results.states)
+    succeeded = tf.reduce_all(
+        [tf.reduce_all(tf.math.is_finite(leaf[-1])) for leaf in rows]
+    )
+    num_evaluations = tf.cast(
+        results.diagnostics.num_ode_fn_evaluations, tf.int32
+    )
+    limit = getattr(solver, "max_num_evaluations", None)
+    is_over = tf.less(results.diagnostics.status, 0)
+    if limit is not None:
+        is_over |= num_evaluations >= limit
+    status = tf.where(succeeded, solution.SUCCESS, solution.NON_FINITE)
+    status = tf.where(starts & is_over, solution.MAX_NUM_STEPS, status)
+    rows = _nan_after_failure(rows, status, times, results)
+    unknown = tf.constant(_UNKNOWN)
+    return solution.Solution(
+        states=[
+            tf.concat([leaf[None], row], axis=0)
+            for leaf, row in zip(y, rows, strict=True)
+        ],
+        diagnostics=solution.Diagnostics(
+            # One more for the evaluation at the start.
+            num_ode_fn_evaluations=num_evaluations + 1,
+            num_accepted_steps=unknown,
+            num_rejected_steps=unknown,
+            status=status,
+        ),
+        internal=solution.InternalState(
+            tf.where(starts, times[-1], times[0]), tf.zeros([], tf.float64)
+        ),
+    )
+
+
+def _nan_after_failure(rows, status, times, results):
+    """BDF leaves the rows behind a failure at 0, their times too."""
+    elapsed = tf.abs(times[1:] - times[0])
+    written = tf.cast(results.times, tf.float64) >= 0.5 * elapsed
+    written |= tf.equal(status, solution.SUCCESS)
+    is_last = tf.range(tf.shape(written)[0]) == tf.shape(written)[0] - 1
+    written &= ~(is_last & tf.not_equal(status, solution.SUCCESS))
+    return solution.nan_unless(written, rows)

@@ -1,0 +1,32 @@
+"""Packaging of `keras_node`."""
+
+import pathlib
+import runpy
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+README = ROOT / "README.md"
+VERSION_FILE = ROOT / "keras_node" / "version.py"
+
+EXAMPLES = ["matplotlib"]
+TEST = [*EXAMPLES, "pytest", "ruff~=0.17.0", "scipy"]
+BENCH = ["diffrax", "equinox", "jax", "torch", "torchdiffeq"]
+
+setuptools.setup(
+    name="keras_node",
+    version=runpy.run_path(str(VERSION_FILE))["__version__"],
+    description="Neural ordinary differential equations for Keras 3",
+    long_description=README.read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["keras_node", "keras_node.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "keras>=3.8",
+        "numpy",
+        "tensorflow>=2.18",
+        "tensorflow-probability[tf]>=0.25",
+    ],
+    extras_require={"examples": EXAMPLES, "test": TEST, "bench": BENCH},
+)
