@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_node.solvers.solver import is_positive_integer
+
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class Augment(keras.layers.Layer):
@@ -34,11 +36,11 @@ class Augment(keras.layers.Layer):
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
-        if not (isinstance(units, int) and units > 0):
+        if not is_positive_integer(units):
             raise ValueError(
                 f"`units` must be a positive integer. Received: units={units}"
             )
-        self.units = units
+        self.units = int(units)
         self.supports_masking = True
 
     def build(self, input_shape):

@@ -18,11 +18,7 @@ def as_ode_fn(dynamics, training=None):
     Raises:
         TypeError: If `dynamics` is not callable.
     """
-    if not callable(dynamics):
-        raise TypeError(
-            "`dynamics` must be a Keras layer or model, or a callable "
-            f"f(t, y). Received: dynamics={dynamics!r}"
-        )
+    check_callable(dynamics)
     if not isinstance(dynamics, keras.layers.Layer):
         return dynamics
     options = {}
@@ -33,6 +29,35 @@ def as_ode_fn(dynamics, training=None):
     if takes_time(dynamics):
         return lambda t, y: dynamics(t, y, **options)
     return lambda t, y: dynamics(y, **options)
+
+
+def check_callable(dynamics):
+    """Raises unless dynamics can be called with time and state.
+
+    Raises:
+        TypeError: If it is not callable, a class, or takes other arguments.
+    """
+    if not callable(dynamics) or isinstance(dynamics, type):
+        hint = " Create an object of the class." * callable(dynamics)
+        raise TypeError(
+            "`dynamics` must be a Keras layer or model, or a callable "
+            f"f(t, y).{hint} Received: dynamics={dynamics!r}"
+        )
+    if isinstance(dynamics, keras.layers.Layer):
+        return
+    try:
+        signature = inspect.signature(dynamics)
+    except ValueError:
+        # Some callables of C extensions do not tell.
+        return
+    try:
+        signature.bind("t", "y")
+    except TypeError as error:
+        raise TypeError(
+            "`dynamics` must take two arguments, the time and the state, "
+            f"f(t, y). Received: dynamics={dynamics!r} with signature "
+            f"{signature}"
+        ) from error
 
 
 def takes_time(layer):
@@ -79,8 +104,10 @@ def _takes_training(layer):
 
 
 def _call_functional(model, options, t, y):
-    """Calls a Functional model, whose every input has a batch axis."""
+    """Calls a Functional model, whose time may have a batch axis."""
     rank = len(model.inputs[0].shape)
+    if rank == 0:
+        return model([t, y], **options)
     batch = tf.shape(tf.nest.flatten(y)[0])[0]
     t = tf.reshape(t, [-1] + [1] * (rank - 1))
     t = tf.broadcast_to(t, [batch] + [1] * (rank - 1))
@@ -105,7 +132,7 @@ def refuse_stateful_layers(dynamics):
                 "`LayerNormalization`. Received: a layer "
                 f"{layer.name!r} of type {type(layer).__name__}"
             )
-        if isinstance(layer, _RANDOM):
+        if isinstance(layer, _RANDOM) and _noise_of(layer):
             raise ValueError(
                 "`dynamics` must be a function of time and state, not draw "
                 "noise: a solver takes noise for error. Put it before or "
@@ -127,6 +154,10 @@ _RANDOM = (
     keras.layers.SpatialDropout2D,
     keras.layers.SpatialDropout3D,
 )
+
+
+def _noise_of(layer):
+    return getattr(layer, "rate", None) or getattr(layer, "stddev", 0)
 
 
 def _flatten_layers(layer):
@@ -160,16 +191,13 @@ class ConcatTime(keras.layers.Layer):
 
     def __init__(self, net, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(net, keras.layers.Layer):
-            raise TypeError(
-                "`net` must be a Keras layer or model of one input. "
-                f"Received: net={net!r}"
-            )
+        _check_layer(net)
         self.net = net
 
     def build(self, t_shape, y_shape):
-        if not self.net.built:
-            self.net.build(_with_time(y_shape))
+        # Calling it builds also a layer that has no `build` of its own.
+        shape = (*y_shape[:-1], y_shape[-1] + 1)
+        self.net(keras.KerasTensor(shape, self.compute_dtype))
 
     def call(self, t, y):
         t = keras.ops.cast(t, y.dtype)
@@ -177,9 +205,6 @@ class ConcatTime(keras.layers.Layer):
         t = keras.ops.reshape(t, [-1] + [1] * (rank - 1))
         t = keras.ops.broadcast_to(t, (*keras.ops.shape(y)[:-1], 1))
         return self.net(keras.ops.concatenate([y, t], axis=-1))
-
-    def compute_output_shape(self, t_shape, y_shape):
-        return self.net.compute_output_shape(_with_time(y_shape))
 
     def get_config(self):
         config = super().get_config()
@@ -193,8 +218,12 @@ class ConcatTime(keras.layers.Layer):
         return cls(**config)
 
 
-def _with_time(shape):
-    return (*shape[:-1], shape[-1] + 1)
+def _check_layer(net):
+    if not isinstance(net, keras.layers.Layer):
+        raise TypeError(
+            "`net` must be a Keras layer or model of one input. "
+            f"Received: net={net!r}"
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -218,17 +247,14 @@ class IgnoreTime(keras.layers.Layer):
 
     def __init__(self, net, **kwargs):
         super().__init__(**kwargs)
+        _check_layer(net)
         self.net = net
 
     def build(self, t_shape, y_shape):
-        if not self.net.built:
-            self.net.build(y_shape)
+        self.net(keras.KerasTensor(y_shape, self.compute_dtype))
 
     def call(self, t, y):
         return self.net(y)
-
-    def compute_output_shape(self, t_shape, y_shape):
-        return self.net.compute_output_shape(y_shape)
 
     def get_config(self):
         config = super().get_config()

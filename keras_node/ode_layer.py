@@ -1,9 +1,11 @@
 """A layer whose depth is continuous."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_node import adjoints, dynamics, solvers
+from keras_node import adjoints, solvers
+from keras_node import dynamics as dynamics_module
 from keras_node import odeint as odeint_module
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
@@ -89,11 +91,7 @@ class ODELayer(keras.layers.Layer):
         # Half precision would not tell one of the call's `times` from the
         # next: `call` casts the state, and the state alone.
         super().__init__(autocast=False, **kwargs)
-        if not callable(dynamics):
-            raise TypeError(
-                "`dynamics` must be a Keras layer or model, or a callable "
-                f"f(t, y). Received: dynamics={dynamics!r}"
-            )
+        dynamics_module.check_callable(dynamics)
         self.dynamics = dynamics
         self.times = odeint_module.as_static_times(times)
         self.solver = solvers.get(solver)
@@ -105,7 +103,7 @@ class ODELayer(keras.layers.Layer):
         self._nfe_backward = keras.metrics.Mean(f"{self.name}_nfe_backward")
 
     def build(self, inputs_shape, times_shape=None):
-        dynamics.refuse_stateful_layers(self.dynamics)
+        dynamics_module.refuse_stateful_layers(self.dynamics)
         has_clocks = times_shape is not None and len(times_shape) == 2
         has_clocks |= getattr(self.solver, "per_sample_steps", False)
         t_shape = (None,) if has_clocks else ()
@@ -115,19 +113,19 @@ class ODELayer(keras.layers.Layer):
         )
         if isinstance(self.dynamics, keras.layers.Layer):
             t = keras.KerasTensor(t_shape, self.compute_dtype)
-            dynamics.build_layer(self.dynamics, t, state)
+            dynamics_module.build_layer(self.dynamics, t, state)
         odeint_module.trace(
-            dynamics.as_ode_fn(self.dynamics),
+            dynamics_module.as_ode_fn(self.dynamics),
             t_shape,
             tf.nest.map_structure(_as_spec, state),
         )
 
-    def call(self, inputs, times=None, training=None):
+    def call(self, inputs, times=None, training=None, mask=None):
         state = tf.nest.map_structure(
             lambda leaf: tf.cast(leaf, self.compute_dtype), inputs
         )
         results = odeint_module.solve(
-            dynamics.as_ode_fn(self.dynamics, training),
+            dynamics_module.as_ode_fn(self.dynamics, training),
             state,
             self.times if times is None else times,
             self.solver,
@@ -137,7 +135,10 @@ class ODELayer(keras.layers.Layer):
         _update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
         if not self.return_sequences:
             return tf.nest.map_structure(lambda leaf: leaf[-1], results.states)
-        return tf.nest.map_structure(_batch_major, results.states)
+        outputs = tf.nest.map_structure(_batch_major, results.states)
+        if mask is not None and times is not None:
+            _set_mask(outputs, mask, results.times.shape[0])
+        return outputs
 
     def _count_backward(self, num_evaluations):
         _update(self._nfe_backward, num_evaluations)
@@ -150,15 +151,11 @@ class ODELayer(keras.layers.Layer):
             lambda shape: (shape[0], num_times, *shape[1:]), inputs_shape
         )
 
-    def compute_output_spec(self, inputs, times=None, training=None):
+    def compute_output_spec(self, inputs, times=None, training=None, mask=None):
         shapes = keras.tree.map_structure(lambda leaf: leaf.shape, inputs)
-        times_shape = (
-            None
-            if times is None
-            else tuple(
-                tf.TensorShape(getattr(times, "shape", (len(self.times),)))
-            )
-        )
+        times_shape = None
+        if times is not None:
+            times_shape = getattr(times, "shape", None) or np.shape(times)
         return keras.tree.map_shape_structure(
             lambda shape: keras.KerasTensor(shape, self.compute_dtype),
             self.compute_output_shape(shapes, times_shape),
@@ -167,12 +164,7 @@ class ODELayer(keras.layers.Layer):
     def compute_mask(self, inputs, previous_mask):
         if previous_mask is None or not self.return_sequences:
             return previous_mask
-        return keras.tree.map_structure(self._repeat_mask, previous_mask)
-
-    def _repeat_mask(self, mask):
-        if mask is None:
-            return None
-        return keras.ops.repeat(mask[:, None], len(self.times), axis=1)
+        return _repeat(previous_mask, len(self.times))
 
     def get_config(self):
         config = super().get_config()
@@ -207,6 +199,28 @@ def _as_spec(leaf):
 
 def _update(metric, num_evaluations):
     metric.update_state(tf.reduce_mean(tf.cast(num_evaluations, tf.float32)))
+
+
+def _repeat(mask, num_times):
+    return keras.tree.map_structure(
+        lambda leaf: (
+            leaf
+            if leaf is None
+            else keras.ops.repeat(leaf[:, None], num_times, axis=1)
+        ),
+        mask,
+        none_is_leaf=True,
+    )
+
+
+def _set_mask(outputs, mask, num_times):
+    """Sets the mask of outputs at the call's times.
+
+    `compute_mask` does not get to know them; Keras keeps a mask that is there.
+    """
+    masks = tf.nest.flatten(_repeat(mask, num_times))
+    for leaf, leaf_mask in zip(tf.nest.flatten(outputs), masks, strict=True):
+        leaf._keras_mask = leaf_mask
 
 
 def _batch_major(leaf):

@@ -155,6 +155,7 @@ def trace(ode_fn, t_shape, state):
         first = tf.nest.flatten(state)[0]
         t = tf.compat.v1.placeholder(first.dtype, t_shape)
         derivative = ode_fn(t, inputs)
+        _check_structure(derivative, state)
         derivative = tf.nest.map_structure(tf.convert_to_tensor, derivative)
     _check_derivative(derivative, state)
     return [
@@ -197,6 +198,9 @@ def _as_clock(times, solver, leaves):
 
 def _assert_monotonic(times):
     """Returns `times`, checked when they are known; XLA checks nothing."""
+    if tf.executing_eagerly():
+        _checked(times.numpy())
+        return times
     steps = tf.sign(times[..., 1:] - times[..., :-1])
     is_monotonic = tf.reduce_all(
         tf.equal(
@@ -211,8 +215,6 @@ def _assert_monotonic(times):
             times,
         ],
     )
-    if tf.executing_eagerly():
-        return times
     with tf.control_dependencies([assertion]):
         return tf.identity(times)
 
@@ -220,6 +222,8 @@ def _assert_monotonic(times):
 def _checked(times):
     """Returns static times, if they are strictly monotonic."""
     if times.dtype.kind not in "iuf" or times.ndim not in (1, 2):
+        _raise_times(times)
+    if not np.isfinite(times).all():
         _raise_times(times)
     steps = np.diff(times.astype(np.float64), axis=-1)
     is_monotonic = (steps > 0).all() or (steps < 0).all()
@@ -254,16 +258,33 @@ def _check_shape(shape, times, solver, leaves):
             "A clock for each sample needs a state whose first axis is the "
             "batch, in every part. Received: a scalar state"
         )
+    batches = [leaf.shape[0] for leaf in leaves]
+    if shape.rank == 2:
+        batches.append(shape[0])
+    if len({batch for batch in batches if batch is not None}) > 1:
+        raise ValueError(
+            "A clock for each sample needs `times` of shape (batch, T) and "
+            "the same batch in every part of the state. Received: times of "
+            f"shape {shape}, state of shapes {[leaf.shape for leaf in leaves]}"
+        )
+
+
+def _check_structure(derivative, state):
+    hint = ""
+    if any(leaf is None for leaf in tf.nest.flatten(derivative)):
+        hint = " Is a `return` missing?"
+    else:
+        try:
+            return tf.nest.assert_same_structure(state, derivative)
+        except (TypeError, ValueError):
+            pass
+    raise ValueError(
+        "The dynamics must return a derivative of the state's structure."
+        f"{hint} Received: derivative={derivative}, state={state}"
+    )
 
 
 def _check_derivative(derivative, state):
-    try:
-        tf.nest.assert_same_structure(state, derivative)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "The dynamics must return a derivative of the state's structure. "
-            f"Received: derivative={derivative}, state={state}"
-        ) from error
     pairs = zip(
         tf.nest.flatten(derivative), tf.nest.flatten(state), strict=True
     )

@@ -16,6 +16,7 @@ from keras_node.adjoints.adjoint import (
 )
 from keras_node.adjoints.requirements import require_own_solver
 from keras_node.solvers import dense_output, lanes, step
+from keras_node.solvers.solver import is_positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -42,12 +43,12 @@ class CheckpointAdjoint(Adjoint):
     """
 
     def __init__(self, max_checkpoints=128):
-        if not (isinstance(max_checkpoints, int) and max_checkpoints >= 2):
+        if not is_positive_integer(max_checkpoints) or max_checkpoints < 2:
             raise ValueError(
                 "`max_checkpoints` must be an integer, at least 2. "
                 f"Received: max_checkpoints={max_checkpoints}"
             )
-        self.max_checkpoints = max_checkpoints
+        self.max_checkpoints = int(max_checkpoints)
 
     def get_config(self):
         """Returns the arguments that make an equal adjoint."""

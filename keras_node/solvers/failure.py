@@ -4,23 +4,19 @@ import tensorflow as tf
 
 from keras_node.solvers import compilation, solution
 
-_CAUSES = {
-    solution.MAX_NUM_STEPS: (
-        "`max_num_steps` was reached before the last time. Raise "
-        "`max_num_steps`, loosen `rtol` and `atol`, or choose a solver for "
-        'stiff dynamics ("bdf"). '
-    ),
-    solution.UNDERFLOW: (
-        "the step size fell below the resolution of time. Loosen `rtol` and "
-        "`atol` (below about 1e-6 they need a float64 state), or bound the "
-        "dynamics. "
-    ),
-    solution.NON_FINITE: (
-        "the state or its derivative is not finite. Bound the dynamics (tanh, "
-        "smaller weights), or shorten `times`; with fixed steps, lower "
-        "`step_size`. "
-    ),
-}
+# In the order of the status codes: 0, -1, -2, -3.
+_CAUSES = [
+    "the solve succeeded.",
+    "`max_num_steps` was reached before the last time. Raise `max_num_steps`, "
+    "loosen `rtol` and `atol`, or choose a solver for stiff dynamics "
+    '("bdf").',
+    "the step size fell below the resolution of time. Loosen `rtol` and "
+    "`atol` (below about 1e-6 they need a float64 state), or bound the "
+    "dynamics.",
+    "the state or its derivative is not finite. Bound the dynamics (tanh, "
+    "smaller weights), or shorten `times`; with fixed steps, lower "
+    "`step_size`.",
+]
 
 
 def check(solver, result):
@@ -29,32 +25,25 @@ def check(solver, result):
     Raises:
         InvalidArgumentError: If a lane failed, naming cause, time and remedy.
     """
-    if getattr(solver, "on_failure", "raise") != "raise":
-        return result.states
-    # XLA drops assertions, and with them the only use of what they print.
-    if compilation.in_xla():
+    # XLA drops assertions, but would compile what they print.
+    wants_error = getattr(solver, "on_failure", "raise") == "raise"
+    if not wants_error or compilation.in_xla():
         return result.states
     status = result.diagnostics.status
-    assertions = []
-    for code, cause in _CAUSES.items():
-        failed = tf.equal(status, code)
-        time = tf.reduce_min(
-            tf.where(failed, result.internal.t, tf.float64.max)
-        )
-        assertions.append(
-            tf.debugging.Assert(
-                ~tf.reduce_any(failed),
-                [
-                    "The solve must reach the last of `times`, but "
-                    + cause
-                    + 'With on_failure="nan" the failing states are NaN '
-                    "instead. Received: time of failure, diagnostics.status =",
-                    time,
-                    code,
-                ],
-            )
-        )
+    failed = status < solution.SUCCESS
+    time = tf.where(failed, result.internal.t, tf.float64.max)
+    assertion = tf.debugging.Assert(
+        ~tf.reduce_any(failed),
+        [
+            "The solve must reach the last of `times`, but",
+            tf.gather(_CAUSES, -tf.reduce_min(status)),
+            'With on_failure="nan" the failing states are NaN instead. '
+            "Received: diagnostics.status, time of the first failure =",
+            tf.reduce_min(status),
+            tf.reduce_min(time),
+        ],
+    )
     if tf.executing_eagerly():
         return result.states
-    with tf.control_dependencies(assertions):
+    with tf.control_dependencies([assertion]):
         return [tf.identity(leaf) for leaf in result.states]

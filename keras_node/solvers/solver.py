@@ -1,5 +1,7 @@
 """The contract of a solver, and its face towards tfp."""
 
+import numbers
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -79,7 +81,7 @@ class Solver(tfp.math.ode.Solver):
         self.safety_factor = safety_factor
         self.min_step_size_factor = min_step_size_factor
         self.max_step_size_factor = max_step_size_factor
-        self.max_num_steps = max_num_steps
+        self.max_num_steps = int(max_num_steps)
         self.per_sample_steps = bool(per_sample_steps)
         self.on_failure = on_failure
 
@@ -257,6 +259,12 @@ def _real_dtype(dtypes):
     return max(dtypes, key=lambda dtype: dtype.size)
 
 
+def is_positive_integer(value):
+    """Whether a value is an integer above 0, of Python or of numpy."""
+    is_integer = isinstance(value, numbers.Integral)
+    return is_integer and not isinstance(value, bool) and value > 0
+
+
 def check_common(rtol, atol, max_num_steps, on_failure):
     """Raises `ValueError` for arguments that no solver can take."""
     if not rtol > 0:
@@ -267,7 +275,7 @@ def check_common(rtol, atol, max_num_steps, on_failure):
         raise ValueError(
             f"`atol` must be a nonnegative float. Received: atol={atol}"
         )
-    if not (isinstance(max_num_steps, int) and max_num_steps > 0):
+    if not is_positive_integer(max_num_steps):
         raise ValueError(
             "`max_num_steps` must be a positive integer. "
             f"Received: max_num_steps={max_num_steps}"

@@ -7,8 +7,9 @@ from keras_node.solvers import lanes, step
 # After a trial step that is not finite nothing is known of the error: cut hard.
 _NON_FINITE_FACTOR = 0.1
 
-# Hairer's weight of the previous error (his `beta` times the order).
-_PREVIOUS = 0.2
+# Weight of the previous error: Hairer's `beta` times the order. His 0.2 takes
+# 5 % more steps than 0.1 on smooth problems (DETEST), with no fewer rejected.
+_PREVIOUS = 0.1
 
 
 def error_scale(rtol, atol, y0, y1):
@@ -77,9 +78,8 @@ def initial_step_size(ode_fn, t, y, f, direction, interval, solver, norm):
 def step_size_factor(ratio, previous_ratio, solver):
     """PI control (Hairer & Wanner, IV.2): by what to multiply the step size.
 
-    `factor = safety * ratio**-alpha * previous_ratio**beta`, with Hairer's
-    exponents for Dormand-Prince, `beta = 0.2 / order` and
-    `alpha = 1 / order - 0.75 * beta`.
+    `factor = safety * ratio**-alpha * previous_ratio**beta`, with
+    `beta = 0.1 / order` and Hairer's `alpha = 1 / order - 0.75 * beta`.
 
     Args:
         ratio: Float64 lanes, the error over the error allowed; not finite

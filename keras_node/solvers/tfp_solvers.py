@@ -45,7 +45,7 @@ class DormandPrince(tfp.math.ode.DormandPrince):
         self.rtol = rtol
         self.atol = atol
         self.first_step_size = first_step_size
-        self.max_num_steps = max_num_steps
+        self.max_num_steps = int(max_num_steps)
         self.on_failure = on_failure
 
     @property
@@ -130,7 +130,7 @@ class BDF(tfp.math.ode.BDF):
         self.rtol = rtol
         self.atol = atol
         self.first_step_size = first_step_size
-        self.max_num_steps = max_num_steps
+        self.max_num_steps = int(max_num_steps)
         self.on_failure = on_failure
 
     def get_config(self):
