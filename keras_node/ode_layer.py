@@ -103,7 +103,6 @@ class ODELayer(keras.layers.Layer):
         self._nfe_backward = keras.metrics.Mean(f"{self.name}_nfe_backward")
 
     def build(self, inputs_shape, times_shape=None):
-        dynamics_module.refuse_stateful_layers(self.dynamics)
         has_clocks = times_shape is not None and len(times_shape) == 2
         has_clocks |= getattr(self.solver, "per_sample_steps", False)
         t_shape = (None,) if has_clocks else ()
@@ -114,6 +113,8 @@ class ODELayer(keras.layers.Layer):
         if isinstance(self.dynamics, keras.layers.Layer):
             t = keras.KerasTensor(t_shape, self.compute_dtype)
             dynamics_module.build_layer(self.dynamics, t, state)
+        # Only now are the layers there that the dynamics make when built.
+        dynamics_module.refuse_stateful_layers(self.dynamics)
         odeint_module.trace(
             dynamics_module.as_ode_fn(self.dynamics),
             t_shape,

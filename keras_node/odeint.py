@@ -46,7 +46,8 @@ def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
             the state, or adjoint and solver do not fit.
         TypeError: If the state is not float, or `dynamics` is not callable.
         tf.errors.InvalidArgumentError: If the solve fails and the solver has
-            `on_failure="raise"`.
+            `on_failure="raise"`, or if `times` known only when a graph runs
+            are not monotonic.
 
     Example:
     >>> y0 = tf.constant([1.0])
@@ -201,14 +202,14 @@ def _assert_monotonic(times):
     if tf.executing_eagerly():
         _checked(times.numpy())
         return times
-    steps = tf.sign(times[..., 1:] - times[..., :-1])
-    is_monotonic = tf.reduce_all(
-        tf.equal(
-            tf.abs(tf.reduce_sum(steps)), tf.cast(tf.size(steps), steps.dtype)
-        )
+    directions = tf.sign(times[..., 1:] - times[..., :-1])
+    agreement = tf.abs(tf.reduce_sum(directions))
+    is_monotonic = tf.equal(
+        agreement, tf.cast(tf.size(directions), times.dtype)
     )
+    is_finite = tf.reduce_all(tf.math.is_finite(tf.cast(times, tf.float64)))
     assertion = tf.debugging.Assert(
-        is_monotonic,
+        is_monotonic & is_finite,
         [
             "`times` must be strictly increasing or strictly decreasing, for "
             "every sample in the same direction. Received: times=",

@@ -58,6 +58,7 @@ def keep(store, n, leaves):
         return is_open & ((numbers < 0) | (numbers % stride != 0))
 
     has_room = tf.reduce_any(is_free(store.stride))
+    has_room |= tf.not_equal(n % store.stride, 0)
     stride = tf.where(has_room, store.stride, 2 * store.stride)
     return _put(
         store._replace(numbers=numbers, stride=stride),

@@ -18,10 +18,10 @@ class DirectAdjoint(Adjoint):
     evaluation of the dynamics keeps for its gradient.
 
     An adaptive solver first finds its steps, then takes the accepted ones
-    again for the tape to see: forward costs twice its evaluations, which the
-    diagnostics count once. So a rejected step, which may have overflowed,
-    cannot put a NaN into the gradient, and memory grows with the accepted
-    steps alone. Under XLA, which must know sizes beforehand, the stacks of
+    again for the tape to see; the diagnostics count both. So a rejected step,
+    which may have overflowed, cannot put a NaN into the gradient, and memory
+    grows with the accepted steps alone. The backward pass evaluates nothing
+    anew: its NFE counts the evaluations that it pulls back. Under XLA, which must know sizes beforehand, the stacks of
     the gradient hold `max_num_steps` steps: set that low.
 
     Example:
@@ -59,13 +59,15 @@ class DirectAdjoint(Adjoint):
         )
         succeeded = tf.equal(result.diagnostics.status, 0)
         states = _nan_end_unless(succeeded, states)
-        num_evaluations = (
-            result.diagnostics.num_accepted_steps
-            * solver.evaluations_per_step()
-            + 1
+        counts = result.diagnostics
+        num_replayed = counts.num_accepted_steps * _replayed_per_step(problem)
+        num_replayed += 1
+        counts = counts._replace(
+            num_ode_fn_evaluations=counts.num_ode_fn_evaluations + num_replayed
         )
         return result._replace(
-            states=_report_backward(problem, states, num_evaluations)
+            states=_report_backward(problem, states, num_replayed),
+            diagnostics=counts,
         )
 
     def _solve_fixed(self, problem):
@@ -75,6 +77,13 @@ class DirectAdjoint(Adjoint):
         return result._replace(
             states=_report_backward(problem, result.states, num_evaluations)
         )
+
+
+def _replayed_per_step(problem):
+    is_dense = problem.times.shape[0] != 2
+    num_dense_stages = problem.solver.tableau.num_dense_stages
+    count = problem.solver.evaluations_per_step()
+    return count + is_dense * num_dense_stages
 
 
 def _nan_end_unless(succeeded, states):

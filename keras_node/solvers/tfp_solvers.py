@@ -63,6 +63,11 @@ class DormandPrince(tfp.math.ode.DormandPrince):
             "on_failure": self.on_failure,
         }
 
+    @classmethod
+    def from_config(cls, config):
+        """Creates a solver from the result of `get_config`."""
+        return cls(**config)
+
     def _step(self, solver_state, diagnostics, *args, **kwargs):
         before = solver_state.current_time
         after, diagnostics = super()._step(
@@ -143,6 +148,11 @@ class BDF(tfp.math.ode.BDF):
             "on_failure": self.on_failure,
         }
 
+    @classmethod
+    def from_config(cls, config):
+        """Creates a solver from the result of `get_config`."""
+        return cls(**config)
+
 
 def integrate(solver, ode_fn, times, y):
     """Solves for flat state with any `tfp.math.ode.Solver`.
@@ -159,6 +169,8 @@ def integrate(solver, ode_fn, times, y):
     Returns:
         `Solution` without steps; step counts are -1.
     """
+    if isinstance(solver, tfp.math.ode.BDF):
+        _require_static_shapes(solver, y)
     direction = tf.sign(times[-1] - times[0])
 
     def elapsed_ode_fn(elapsed, state):
@@ -182,6 +194,17 @@ def integrate(solver, ode_fn, times, y):
         solution_times=tf.abs(times[1:] - times[0]),
     )
     return _as_solution(solver, times, y, starts, results)
+
+
+def _require_static_shapes(solver, y):
+    """Raises for what tfp's BDF cannot trace: its Jacobian's size is static."""
+    if not all(leaf.shape.is_fully_defined() for leaf in y):
+        raise ValueError(
+            "tfp's BDF needs a state of known shape, the batch included. Give "
+            "`keras.Input` a `batch_size`, or choose a Runge-Kutta solver. "
+            f"Received: solver={type(solver).__name__}, state of shapes "
+            f"{[leaf.shape for leaf in y]}"
+        )
 
 
 def _as_solution(solver, times, y, starts, results):
