@@ -27,20 +27,16 @@ import sys
 import time
 
 import keras
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 import keras_node
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt  # noqa: E402 (after the choice above)
 
 FILTERS = 64
 RESIDUAL_BLOCKS = 6
 RK4_STEP_SIZE = 0.25
 SUBSET = pathlib.Path(__file__).with_name("mnist_subset.npz")
-SMOKE_TRAIN_DIGITS, SMOKE_TEST_DIGITS, SMOKE_BATCH_SIZE = 64, 32, 16
+SMOKE_TRAIN_DIGITS, SMOKE_TEST_DIGITS, SMOKE_BATCH_SIZE = 32, 16, 16
 
 
 # Data.
@@ -262,7 +258,8 @@ def plot_metrics(axes, history, labels):
 
 def plot(history, title, path):
     """Writes a PNG: accuracy on the left, NFE on the right."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
+    figure = Figure(figsize=(9, 3.5), layout="tight")
+    left, right = figure.subplots(1, 2)
     plot_metrics(
         left, history, {"accuracy": "training", "val_accuracy": "test"}
     )
@@ -271,9 +268,7 @@ def plot(history, title, path):
         right, history, {"ode_nfe": "forward", "ode_nfe_backward": "backward"}
     )
     right.set(ylabel="NFE per batch", title="function evaluations")
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 # Command line.

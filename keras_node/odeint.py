@@ -66,7 +66,9 @@ def _converted(dynamics):
     if isinstance(dynamics, keras.layers.Layer) or not callable(dynamics):
         return dynamics
     autograph = tf.__internal__.autograph
-    return autograph.tf_convert(dynamics, autograph.control_status_ctx())
+    return autograph.tf_convert(
+        dynamics, autograph.control_status_ctx(), convert_by_default=False
+    )
 
 
 @tf.autograph.experimental.do_not_convert

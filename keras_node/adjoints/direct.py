@@ -21,8 +21,10 @@ class DirectAdjoint(Adjoint):
     again for the tape to see; the diagnostics count both. So a rejected step,
     which may have overflowed, cannot put a NaN into the gradient, and memory
     grows with the accepted steps alone. The backward pass evaluates nothing
-    anew: its NFE counts the evaluations that it pulls back. Under XLA, which must know sizes beforehand, the stacks of
-    the gradient hold `max_num_steps` steps: set that low.
+    anew: its NFE counts the evaluations that it pulls back.
+
+    Under XLA, which must know sizes beforehand, the stacks of the gradient
+    hold `max_num_steps` steps: set that low.
 
     Example:
     >>> x = tf.constant([1.0])
