@@ -27,6 +27,12 @@ THREADS = str(protocol.THREADS)
 CONTENDERS = {
     "keras_node graph": ("tf", "worker_keras_node.py", ["graph"], "mlp conv"),
     "keras_node XLA": ("tf", "worker_keras_node.py", ["xla"], "mlp conv"),
+    "keras_node tuned field": (
+        "tf",
+        "worker_keras_node.py",
+        ["graph", "tuned"],
+        "conv",
+    ),
     "diffrax Tsit5": ("jax", "worker_diffrax.py", [], "mlp"),
     "torchdiffeq dopri5": (
         "torch",

@@ -12,9 +12,9 @@ import training
 import keras_node
 
 
-def prepare(workload, jit_compile):
+def prepare(workload, jit_compile, is_tuned):
     """The training step of `workload`, for `protocol.serve`."""
-    field = training.make_field(workload)
+    field = training.make_field(workload, is_tuned)
     solver = keras_node.solvers.Tsit5(rtol=workload.rtol, atol=workload.atol)
     initial_state = tf.constant(workload.initial_state)
     last = {}
@@ -42,4 +42,5 @@ def prepare(workload, jit_compile):
 if __name__ == "__main__":
     training.use_benchmark_threads()
     jit_compile = {"graph": False, "xla": True}[sys.argv[1]]
-    protocol.serve(lambda workload: prepare(workload, jit_compile))
+    is_tuned = "tuned" in sys.argv[2:]
+    protocol.serve(lambda workload: prepare(workload, jit_compile, is_tuned))

@@ -32,18 +32,28 @@ def check(solver, result):
     status = result.diagnostics.status
     failed = status < solution.SUCCESS
     time = tf.where(failed, result.internal.t, tf.float64.max)
-    assertion = tf.debugging.Assert(
-        ~tf.reduce_any(failed),
-        [
-            "The solve must reach the last of `times`, but",
-            tf.gather(_CAUSES, -tf.reduce_min(status)),
-            'With on_failure="nan" the failing states are NaN instead. '
-            "Received: diagnostics.status, time of the first failure =",
-            tf.reduce_min(status),
-            tf.reduce_min(time),
-        ],
-    )
+    message = [
+        "The solve must reach the last of `times`, but",
+        tf.gather(_CAUSES, -tf.reduce_min(status)),
+        'With on_failure="nan" the failing states are NaN instead. Received: '
+        "diagnostics.status, time of the first failure =",
+        tf.reduce_min(status),
+        tf.reduce_min(time),
+    ]
     if tf.executing_eagerly():
+        if tf.reduce_any(failed):
+            _raise(message)
         return result.states
+    assertion = tf.debugging.Assert(~tf.reduce_any(failed), message)
     with tf.control_dependencies([assertion]):
         return [tf.identity(leaf) for leaf in result.states]
+
+
+def _raise(message):
+    """Raises what a graph would, without the assertion's own words."""
+    parts = [tf.convert_to_tensor(part).numpy() for part in message]
+    text = " ".join(
+        part.decode() if isinstance(part, bytes) else str(part)
+        for part in parts
+    )
+    raise tf.errors.InvalidArgumentError(None, None, text)
