@@ -1,0 +1,153 @@
+"""Tests of SavedModels that live where `keras_node` does not."""
+
+import os
+import subprocess
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_node
+
+# Keras reads its variables with an argument of NumPy 2 that they do not take.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
+
+# Run by a process that has tensorflow, and neither keras_node nor this file.
+PROGRAM = """
+import sys
+import numpy as np
+import tensorflow as tf
+try:
+    import keras_node
+    sys.exit("keras_node can be imported")
+except ImportError:
+    pass
+inputs = dict(np.load("inputs.npz"))
+results = {}
+for path in ("with_gradients", "without_gradients"):
+    model = tf.saved_model.load(path)
+    (count,) = [v for v in model.variables if v.dtype.is_integer]
+    for name, x in inputs.items():
+        before = int(count)
+        results[f"{path}/{name}"] = model.serve(tf.constant(x)).numpy()
+        results[f"{path}/{name}/count"] = int(count) - before
+model = tf.saved_model.load("with_gradients")
+x = tf.constant(inputs["batch of 7"])
+with tf.GradientTape() as tape:
+    tape.watch(x)
+    loss = tf.reduce_sum(model.serve(x) ** 2)
+results["gradient"] = tape.gradient(loss, x).numpy()
+np.savez("results.npz", **results)
+"""
+
+
+class CountedField(keras.layers.Layer):
+    """`dy/dt = -y^3 w`, the faster the larger y, counting evaluations."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=shape[-1:], initializer="ones")
+        self.count = self.add_weight(
+            shape=(), initializer="zeros", dtype="int32", trainable=False
+        )
+
+    def call(self, y):
+        self.count.assign_add(1)
+        return -(y**3) * self.w
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Exports a model twice, and what another process gets out of it."""
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("exported")
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras_node.ODELayer(CountedField()),
+            keras.layers.Dense(3),
+        ]
+    )
+    for path, custom_gradients in (
+        ("with_gradients", True),
+        ("without_gradients", False),
+    ):
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint(
+            "serve", model.__call__, [tf.TensorSpec((None, 2), tf.float32)]
+        )
+        options = tf.saved_model.SaveOptions(
+            experimental_custom_gradients=custom_gradients
+        )
+        archive.write_out(str(folder / path), options, verbose=False)
+    generator = np.random.default_rng(0)
+    inputs = {
+        "batch of 1": generator.normal(size=(1, 2)),
+        "batch of 7": generator.normal(size=(7, 2)),
+        "hard": np.full((2, 2), 30.0),
+    }
+    inputs = {name: x.astype("float32") for name, x in inputs.items()}
+    np.savez(folder / "inputs.npz", **inputs)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("PYTHONPATH", None)
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return types.SimpleNamespace(
+        model=model,
+        inputs=inputs,
+        results=dict(np.load(folder / "results.npz")),
+    )
+
+
+BOTH = pytest.mark.parametrize("path", ["with_gradients", "without_gradients"])
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["batch of 1", "batch of 7", "hard"])
+def test_loaded_model_gives_what_the_model_gives(exported, path, name):
+    expected = exported.model(exported.inputs[name])
+    np.testing.assert_allclose(
+        exported.results[f"{path}/{name}"], expected, rtol=1e-5, atol=1e-5
+    )
+
+
+@BOTH
+def test_loaded_model_still_adapts_its_steps(exported, path):
+    easy = exported.results[f"{path}/batch of 7/count"]
+    hard = exported.results[f"{path}/hard/count"]
+    assert 0 < easy
+    assert hard >= 2 * easy
+
+
+def test_loaded_model_can_be_differentiated(exported):
+    x = tf.constant(exported.inputs["batch of 7"])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(exported.model(x) ** 2)
+    np.testing.assert_allclose(
+        exported.results["gradient"],
+        tape.gradient(loss, x),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("solver", ["bdf", "rk4"])
+def test_model_export_is_one_call(solver, tmp_path):
+    layer = keras_node.ODELayer(lambda t, y: -y, solver=solver)
+    model = keras.Sequential([keras.Input((2,)), layer, keras.layers.Dense(1)])
+    model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
+    x = tf.ones((3, 2))
+    loaded = tf.saved_model.load(tmp_path / "model")
+    np.testing.assert_allclose(loaded.serve(x), model(x), rtol=1e-5)
