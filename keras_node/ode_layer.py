@@ -110,10 +110,11 @@ class ODELayer(keras.layers.Layer):
             lambda shape: keras.KerasTensor(shape, self.compute_dtype),
             inputs_shape,
         )
+        dynamics_module.refuse_stateful_layers(self.dynamics)
         if isinstance(self.dynamics, keras.layers.Layer):
             t = keras.KerasTensor(t_shape, self.compute_dtype)
             dynamics_module.build_layer(self.dynamics, t, state)
-        # Only now are the layers there that the dynamics make when built.
+        # Again, for the layers that the dynamics make when they are built.
         dynamics_module.refuse_stateful_layers(self.dynamics)
         odeint_module.trace(
             dynamics_module.as_ode_fn(self.dynamics),

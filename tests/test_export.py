@@ -143,7 +143,7 @@ def test_loaded_model_can_be_differentiated(exported):
     )
 
 
-@pytest.mark.parametrize("solver", ["bdf", "rk4"])
+@pytest.mark.parametrize("solver", ["dormand_prince", "rk4"])
 def test_model_export_is_one_call(solver, tmp_path):
     layer = keras_node.ODELayer(lambda t, y: -y, solver=solver)
     model = keras.Sequential([keras.Input((2,)), layer, keras.layers.Dense(1)])
@@ -151,3 +151,10 @@ def test_model_export_is_one_call(solver, tmp_path):
     x = tf.ones((3, 2))
     loaded = tf.saved_model.load(tmp_path / "model")
     np.testing.assert_allclose(loaded.serve(x), model(x), rtol=1e-5)
+
+
+def test_bdf_names_what_it_needs_where_the_batch_is_unknown(tmp_path):
+    layer = keras_node.ODELayer(lambda t, y: -y, solver="bdf")
+    model = keras.Sequential([keras.Input((2,)), layer])
+    with pytest.raises(ValueError, match="drop_remainder=True"):
+        model.export(tmp_path / "model", format="tf_saved_model", verbose=False)

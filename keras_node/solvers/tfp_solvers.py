@@ -200,8 +200,9 @@ def _require_static_shapes(solver, y):
     """Raises for what tfp's BDF cannot trace: its Jacobian's size is static."""
     if not all(leaf.shape.is_fully_defined() for leaf in y):
         raise ValueError(
-            "tfp's BDF needs a state of known shape, the batch included. Give "
-            "`keras.Input` a `batch_size`, or choose a Runge-Kutta solver. "
+            "tfp's BDF needs a state of known shape, the batch included. Use "
+            "`dataset.batch(size, drop_remainder=True)`, `tf.ensure_shape`, or "
+            "a Runge-Kutta solver. "
             f"Received: solver={type(solver).__name__}, state of shapes "
             f"{[leaf.shape for leaf in y]}"
         )
