@@ -3,6 +3,7 @@
 import typing
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 
 class Problem(typing.NamedTuple):
@@ -61,17 +62,30 @@ class Adjoint:
         return cls(**config)
 
 
-def unrecorded(ode_fn):
-    """Returns dynamics whose result no eager tape connects to its input.
+def solve_unrecorded(forward, problem):
+    """Runs `forward(ode_fn, times, y)`, hidden from every eager tape.
 
     An eager tape records what happens inside a custom gradient all the same,
-    and would keep the activations of every step. Cut off here, the record of
-    an evaluation dies with the evaluation. (Stopping the tapes would also
-    stop those that dynamics use themselves.)
+    and keeps the activations of every step alive: an operation whose gradient
+    needs its own result (tanh) stays recorded though nothing depends on it. So
+    all tapes are stopped; and as dynamics may use tapes of their own, they are
+    traced before, to be one call with nothing left to record. TensorFlow has
+    no public name for stopping a tape that is not one's own.
     """
-    if not tf.executing_eagerly():
-        return ode_fn
-    return lambda t, y: [tf.stop_gradient(leaf) for leaf in ode_fn(t, y)]
+    times = tf.stop_gradient(problem.times)
+    y = [tf.stop_gradient(leaf) for leaf in problem.y]
+    if not tf.executing_eagerly() or not record.could_possibly_record():
+        return forward(problem.ode_fn, times, y)
+    ode_fn = tf.function(problem.ode_fn, autograph=False)
+    ode_fn = ode_fn.get_concrete_function(
+        tf.TensorSpec(times.shape[1:], y[0].dtype),
+        [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in y],
+    )
+    # A custom gradient is told of the variables that are read in it.
+    for variable in ode_fn.graph.trainable_variables:
+        tf.identity(variable)
+    with record.stop_recording():
+        return forward(ode_fn, times, y)
 
 
 def custom_gradient_solve(problem, forward, backward, name):
@@ -90,17 +104,10 @@ def custom_gradient_solve(problem, forward, backward, name):
     """
     solutions = []
 
-    def run_forward():
-        return forward(
-            unrecorded(problem.ode_fn),
-            tf.stop_gradient(problem.times),
-            [tf.stop_gradient(leaf) for leaf in problem.y],
-        )
-
     @tf.custom_gradient
     def solve(times, *tensors):
         graph = tf.compat.v1.get_default_graph()
-        result = run_forward()
+        result = solve_unrecorded(forward, problem)
         solutions.append(result)
 
         def gradient(*cotangents, variables=()):
@@ -111,7 +118,7 @@ def custom_gradient_solve(problem, forward, backward, name):
             return _differentiable_once(
                 problem._replace(on_backward=None) if is_elsewhere else problem,
                 backward,
-                run_forward() if is_elsewhere else result,
+                solve_unrecorded(forward, problem) if is_elsewhere else result,
                 cotangents,
                 variables,
                 name,

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_node.adjoints.adjoint import Adjoint, unrecorded
+from keras_node.adjoints.adjoint import Adjoint, solve_unrecorded
 from keras_node.adjoints.requirements import require_own_solver
 from keras_node.solvers.replay import replay
 from keras_node.solvers.steps import StepRecorder
@@ -46,12 +46,11 @@ class DirectAdjoint(Adjoint):
         if not solver.is_adaptive:
             return self._solve_fixed(problem)
         recorder = StepRecorder(solver.max_num_steps)
-        result = solver.integrate(
-            unrecorded(problem.ode_fn),
-            tf.stop_gradient(problem.times),
-            [tf.stop_gradient(leaf) for leaf in problem.y],
-            recorder=recorder,
-        )
+
+        def forward(ode_fn, times, y):
+            return solver.integrate(ode_fn, times, y, recorder=recorder)
+
+        result = solve_unrecorded(forward, problem)
         states, _ = replay(
             solver,
             problem.ode_fn,

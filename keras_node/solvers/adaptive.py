@@ -101,7 +101,7 @@ class AdaptiveLoop:
             )
             num_evaluations += 1
         else:
-            h = ones * tf.cast(first_step_size, tf.float64)
+            h = ones * first_step_size
         start_is_finite = tf.math.is_finite(self._norm(f) + self._norm(y))
         return _Carry(
             t=t,

@@ -2,6 +2,7 @@
 
 import numbers
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -138,7 +139,7 @@ class Solver(tfp.math.ode.Solver):
         self, ode_fn, initial_time, initial_state
     ):
         # A step size of 0 is one still to be chosen.
-        t = tf.cast(initial_time, tf.float64)
+        t = as_float64(initial_time)
         return solution.InternalState(t, tf.zeros_like(t))
 
     def _adjust_solver_internal_state_for_state_jump(
@@ -173,12 +174,12 @@ class Solver(tfp.math.ode.Solver):
                     "per_sample_steps=True"
                 )
             recorder = TrajectoryRecorder()
-            solution_times = [solution_times.final_time]
+            solution_times = as_float64(solution_times.final_time)[None]
         times = self.clock(
             tf.concat(
                 [
-                    tf.reshape(tf.cast(initial_time, tf.float64), [1]),
-                    tf.cast(solution_times, tf.float64),
+                    tf.reshape(as_float64(initial_time), [1]),
+                    as_float64(solution_times),
                 ],
                 axis=0,
             ),
@@ -221,6 +222,13 @@ class Solver(tfp.math.ode.Solver):
             return times
         batch = tf.shape(leaves[0])[0]
         return tf.tile(times[:, None], [1, batch])
+
+
+def as_float64(times):
+    """Returns times in float64; a cast takes Python's floats for float32."""
+    if any(tf.is_tensor(time) for time in tf.nest.flatten(times)):
+        return tf.cast(times, tf.float64)
+    return tf.convert_to_tensor(np.asarray(times, np.float64))
 
 
 def flat_ode_fn(ode_fn, structure):

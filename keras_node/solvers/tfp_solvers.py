@@ -243,10 +243,11 @@ def _as_solution(solver, times, y, starts, results):
 
 
 def _nan_after_failure(rows, status, times, results):
-    """BDF leaves the rows behind a failure at 0, their times too."""
+    """BDF writes where it failed as if it were the requested time."""
     elapsed = tf.abs(times[1:] - times[0])
+    # It leaves the rows behind, their times too, at 0.
     written = tf.cast(results.times, tf.float64) >= 0.5 * elapsed
-    written |= tf.equal(status, solution.SUCCESS)
-    is_last = tf.range(tf.shape(written)[0]) == tf.shape(written)[0] - 1
-    written &= ~(is_last & tf.not_equal(status, solution.SUCCESS))
-    return solution.nan_unless(written, rows)
+    row = tf.range(tf.shape(written)[0])
+    num_written = tf.reduce_sum(tf.cast(written, tf.int32))
+    reached = tf.equal(status, solution.SUCCESS) | (row < num_written - 1)
+    return solution.nan_unless(reached, rows)
