@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_node.solvers.solver import is_positive_integer
+from keras_node.solvers.arguments import is_positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_node")

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_node import adjoints, solvers
+from keras_node import adjoints, clock, closure, solvers
 from keras_node import dynamics as dynamics_module
-from keras_node import odeint as odeint_module
+from keras_node.odeint import solve
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 
@@ -93,7 +93,7 @@ class ODELayer(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         dynamics_module.check_callable(dynamics)
         self.dynamics = dynamics
-        self.times = odeint_module.as_static_times(times)
+        self.times = clock.as_static_times(times)
         self.solver = solvers.get(solver)
         self.adjoint = adjoints.get(adjoint)
         self.return_sequences = bool(return_sequences)
@@ -116,7 +116,7 @@ class ODELayer(keras.layers.Layer):
             dynamics_module.build_layer(self.dynamics, t, state)
         # Again, for the layers that the dynamics make when they are built.
         dynamics_module.refuse_stateful_layers(self.dynamics)
-        odeint_module.trace(
+        closure.trace(
             dynamics_module.as_ode_fn(self.dynamics),
             t_shape,
             tf.nest.map_structure(_as_spec, state),
@@ -126,7 +126,7 @@ class ODELayer(keras.layers.Layer):
         state = tf.nest.map_structure(
             lambda leaf: tf.cast(leaf, self.compute_dtype), inputs
         )
-        results = odeint_module.solve(
+        results = solve(
             dynamics_module.as_ode_fn(self.dynamics, training),
             state,
             self.times if times is None else times,

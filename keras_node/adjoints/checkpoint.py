@@ -16,7 +16,7 @@ from keras_node.adjoints.adjoint import (
 )
 from keras_node.adjoints.requirements import require_own_solver
 from keras_node.solvers import dense_output, lanes, step
-from keras_node.solvers.solver import is_positive_integer
+from keras_node.solvers.arguments import is_positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_node")

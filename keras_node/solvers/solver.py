@@ -1,12 +1,11 @@
 """The contract of a solver, and its face towards tfp."""
 
-import numbers
-
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.solvers import failure, solution
+from keras_node.solvers.arguments import check_common, check_step_sizes
+from keras_node.solvers.state import as_float64, flat_ode_fn, widen
 from keras_node.solvers.trajectory import TrajectoryRecorder
 
 
@@ -70,7 +69,7 @@ class Solver(tfp.math.ode.Solver):
             name=name or type(self).__name__.lower(),
         )
         check_common(rtol, atol, max_num_steps, on_failure)
-        _check_step_sizes(
+        check_step_sizes(
             first_step_size,
             safety_factor,
             min_step_size_factor,
@@ -163,57 +162,55 @@ class Solver(tfp.math.ode.Solver):
         del jacobian_fn, jacobian_sparsity, batch_ndims
         leaves = tf.nest.flatten(initial_state)
         dtypes = [leaf.dtype for leaf in leaves]
-        flat = flat_ode_fn(ode_fn, initial_state)
-        chosen = isinstance(solution_times, tfp.math.ode.ChosenBySolver)
         recorder = None
-        if chosen:
-            if self.per_sample_steps:
-                raise ValueError(
-                    "`ChosenBySolver` needs one clock for the whole batch, as "
-                    "`times` has no batch axis. Received: "
-                    "per_sample_steps=True"
-                )
-            recorder = TrajectoryRecorder()
+        if isinstance(solution_times, tfp.math.ode.ChosenBySolver):
             solution_times = as_float64(solution_times.final_time)[None]
-        times = self.clock(
-            tf.concat(
-                [
-                    tf.reshape(as_float64(initial_time), [1]),
-                    as_float64(solution_times),
-                ],
-                axis=0,
-            ),
-            leaves,
+            recorder = self._trajectory_recorder()
+        start = tf.reshape(as_float64(initial_time), [1])
+        times = tf.concat([start, as_float64(solution_times)], axis=0)
+        result = self._integrate_on(
+            flat_ode_fn(ode_fn, initial_state),
+            self.clock(times, leaves),
+            widen(leaves),
+            recorder,
+            previous_solver_internal_state,
         )
-        first_step_size = None
-        leaves = widen(leaves)
-        if previous_solver_internal_state is not None:
-            chosen_size = previous_solver_internal_state.step_size
-            first_step_size = tf.where(
-                chosen_size > 0,
-                chosen_size,
-                self.choose_first_step(flat, times, leaves),
-            )
-        result = self.integrate(
-            flat,
-            times,
-            leaves,
-            recorder=recorder,
-            first_step_size=first_step_size,
-        )
-        states = failure.check(self, result)
         times = times[1:]
-        rows = [leaf[1:] for leaf in states]
-        if chosen:
+        rows = [leaf[1:] for leaf in failure.check(self, result)]
+        if recorder:
             times, rows = recorder.trajectory(result.record, times, rows)
         rows = [tf.cast(a, d) for a, d in zip(rows, dtypes, strict=True)]
-        if self.per_sample_steps:
-            times = times[:, 0]
+        widest = max(dtypes, key=lambda dtype: dtype.size)
         return tfp.math.ode.Results(
-            times=tf.cast(times, _real_dtype(dtypes)),
+            times=tf.cast(times, widest),
             states=tf.nest.pack_sequence_as(initial_state, rows),
             diagnostics=result.diagnostics,
             solver_internal_state=result.internal,
+        )
+
+    def _trajectory_recorder(self):
+        if self.per_sample_steps:
+            raise ValueError(
+                "`ChosenBySolver` needs one clock for the whole batch, as "
+                "`times` has no batch axis. Received: per_sample_steps=True"
+            )
+        return TrajectoryRecorder()
+
+    def _integrate_on(self, ode_fn, times, y, recorder, previous):
+        """Goes on with the step size of a previous solve, if there was one."""
+        first_step_size = None
+        if previous is not None:
+            first_step_size = tf.where(
+                previous.step_size > 0,
+                previous.step_size,
+                self.choose_first_step(ode_fn, times, y),
+            )
+        return self.integrate(
+            ode_fn,
+            times,
+            y,
+            recorder=recorder,
+            first_step_size=first_step_size,
         )
 
     def clock(self, times, leaves):
@@ -222,93 +219,3 @@ class Solver(tfp.math.ode.Solver):
             return times
         batch = tf.shape(leaves[0])[0]
         return tf.tile(times[:, None], [1, batch])
-
-
-def as_float64(times):
-    """Returns times in float64; a cast takes Python's floats for float32."""
-    if any(tf.is_tensor(time) for time in tf.nest.flatten(times)):
-        return tf.cast(times, tf.float64)
-    return tf.convert_to_tensor(np.asarray(times, np.float64))
-
-
-def flat_ode_fn(ode_fn, structure):
-    """Lets dynamics of nested state take and return lists of leaves.
-
-    The derivative is widened to the state's dtype where that was widened, and
-    inherits its static shape.
-    """
-    dtypes = [leaf.dtype for leaf in tf.nest.flatten(structure)]
-
-    def flat(t, leaves):
-        state = [tf.cast(a, d) for a, d in zip(leaves, dtypes, strict=True)]
-        derivative = ode_fn(
-            tf.cast(t, dtypes[0]), tf.nest.pack_sequence_as(structure, state)
-        )
-        slopes = []
-        flat_derivative = tf.nest.flatten(derivative)
-        for slope, leaf in zip(flat_derivative, leaves, strict=True):
-            slope = tf.cast(slope, leaf.dtype)
-            slope.set_shape(leaf.shape)
-            slopes.append(slope)
-        return slopes
-
-    return flat
-
-
-def widen(leaves):
-    """Casts half precision leaves to float32, in which they are solved."""
-    return [
-        tf.cast(leaf, tf.float32) if leaf.dtype.size < 4 else leaf
-        for leaf in leaves
-    ]
-
-
-def _real_dtype(dtypes):
-    return max(dtypes, key=lambda dtype: dtype.size)
-
-
-def is_positive_integer(value):
-    """Whether a value is an integer above 0, of Python or of numpy."""
-    is_integer = isinstance(value, numbers.Integral)
-    return is_integer and not isinstance(value, bool) and value > 0
-
-
-def check_common(rtol, atol, max_num_steps, on_failure):
-    """Raises `ValueError` for arguments that no solver can take."""
-    if not rtol > 0:
-        raise ValueError(
-            f"`rtol` must be a positive float. Received: rtol={rtol}"
-        )
-    if not atol >= 0:
-        raise ValueError(
-            f"`atol` must be a nonnegative float. Received: atol={atol}"
-        )
-    if not is_positive_integer(max_num_steps):
-        raise ValueError(
-            "`max_num_steps` must be a positive integer. "
-            f"Received: max_num_steps={max_num_steps}"
-        )
-    if on_failure not in ("raise", "nan"):
-        raise ValueError(
-            '`on_failure` must be "raise" or "nan". '
-            f"Received: on_failure={on_failure!r}"
-        )
-
-
-def _check_step_sizes(first, safety, smallest, largest):
-    if first is not None and not first > 0:
-        raise ValueError(
-            "`first_step_size` must be a positive float in the units of time, "
-            f"or `None` to choose it. Received: first_step_size={first}"
-        )
-    if not 0 < safety <= 1:
-        raise ValueError(
-            "`safety_factor` must be above 0 and at most 1. "
-            f"Received: safety_factor={safety}"
-        )
-    if not 0 < smallest < 1 < largest:
-        raise ValueError(
-            "`min_step_size_factor` must lie between 0 and 1, and "
-            "`max_step_size_factor` above 1. Received: "
-            f"min_step_size_factor={smallest}, max_step_size_factor={largest}"
-        )

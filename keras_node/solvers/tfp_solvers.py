@@ -5,7 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.solvers import lanes, solution
-from keras_node.solvers.solver import check_common
+from keras_node.solvers.arguments import check_common
 
 _UNKNOWN = -1
 

@@ -1,0 +1,111 @@
+"""The times of a solve: what they may be, and the clock they make."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_node.solvers.solver import Solver
+
+
+def as_static_times(times):
+    """Returns times known beforehand as a tuple of floats.
+
+    Raises:
+        ValueError: If they are not 1-D and strictly monotonic.
+    """
+    try:
+        array = np.asarray(times, dtype=np.float64)
+    except (TypeError, ValueError):
+        _raise_times(times)
+    if array.ndim != 1:
+        _raise_times(times)
+    return tuple(_checked(array).tolist())
+
+
+def as_clock(times, solver, leaves):
+    """Returns float64 times, time-major, with the lanes of the solve."""
+    if isinstance(times, tf.Variable):
+        times = tf.convert_to_tensor(times)
+    if tf.is_tensor(times):
+        _check_shape(times.shape, times, solver, leaves)
+        times = tf.cast(_assert_monotonic(times), tf.float64)
+    else:
+        times = tf.constant(_checked(np.asarray(times)), tf.float64)
+        _check_shape(times.shape, times, solver, leaves)
+    if times.shape.rank == 2:
+        times = tf.transpose(times)
+    elif isinstance(solver, Solver):
+        times = solver.clock(times, leaves)
+    return times
+
+
+def _assert_monotonic(times):
+    """Returns `times`, checked when they are known; XLA checks nothing."""
+    if tf.executing_eagerly():
+        _checked(times.numpy())
+        return times
+    directions = tf.sign(times[..., 1:] - times[..., :-1])
+    agreement = tf.abs(tf.reduce_sum(directions))
+    is_monotonic = tf.equal(
+        agreement, tf.cast(tf.size(directions), times.dtype)
+    )
+    is_finite = tf.reduce_all(tf.math.is_finite(tf.cast(times, tf.float64)))
+    assertion = tf.debugging.Assert(
+        is_monotonic & is_finite,
+        [
+            "`times` must be strictly increasing or strictly decreasing, for "
+            "every sample in the same direction. Received: times=",
+            times,
+        ],
+    )
+    with tf.control_dependencies([assertion]):
+        return tf.identity(times)
+
+
+def _checked(times):
+    """Returns static times, if they are strictly monotonic."""
+    if times.dtype.kind not in "iuf" or times.ndim not in (1, 2):
+        _raise_times(times)
+    if not np.isfinite(times).all():
+        _raise_times(times)
+    steps = np.diff(times.astype(np.float64), axis=-1)
+    is_monotonic = (steps > 0).all() or (steps < 0).all()
+    if times.shape[-1] < 2 or not is_monotonic:
+        _raise_times(times)
+    return times
+
+
+def _raise_times(times):
+    raise ValueError(
+        "`times` must hold at least two floats, strictly increasing or "
+        "strictly decreasing, the first being the time of the initial state; "
+        "or, with a clock for each sample, a row of them for each, all in the "
+        f"same direction. Received: times={times}"
+    )
+
+
+def _check_shape(shape, times, solver, leaves):
+    if shape.rank not in (1, 2) or (shape[-1] is not None and shape[-1] < 2):
+        _raise_times(times)
+    has_lanes = shape.rank == 2 or getattr(solver, "per_sample_steps", False)
+    if not has_lanes:
+        return
+    if not isinstance(solver, Solver):
+        raise ValueError(
+            "A clock for each sample needs a Runge-Kutta solver of "
+            "keras_node. Pass `times` of shape (T,), or another solver. "
+            f"Received: solver={type(solver).__name__}, times of shape {shape}"
+        )
+    if any(leaf.shape.rank == 0 for leaf in leaves):
+        raise ValueError(
+            "A clock for each sample needs a state whose first axis is the "
+            "batch, in every part. Received: a scalar state"
+        )
+    batches = [leaf.shape[0] for leaf in leaves]
+    if shape.rank == 2:
+        batches.append(shape[0])
+    if len({batch for batch in batches if batch is not None}) > 1:
+        raise ValueError(
+            "A clock for each sample needs `times` of shape (batch, T) and "
+            "the same batch in every part of the state. Received: times of "
+            f"shape {shape}, state of shapes {[leaf.shape for leaf in leaves]}"
+        )

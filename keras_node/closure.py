@@ -1,0 +1,82 @@
+"""What dynamics return, and which tensors they close over."""
+
+import tensorflow as tf
+
+
+def trace(ode_fn, t_shape, state):
+    """Traces dynamics once: checks its result and finds what it closes over.
+
+    Args:
+        ode_fn: Callable `(t, state) -> derivative`.
+        t_shape: Shape of the time, `()` or `(batch,)`.
+        state: Nested structure of float tensors, or of their `TensorSpec`s.
+
+    Returns:
+        The float tensors that it closes over: constants of the solve to which
+        gradients flow.
+
+    Raises:
+        ValueError: If the derivative does not match the state.
+    """
+    graph = tf.__internal__.FuncGraph("dynamics")
+    with graph.as_default():
+        inputs = tf.nest.map_structure(
+            lambda leaf: tf.compat.v1.placeholder(leaf.dtype, leaf.shape),
+            state,
+        )
+        first = tf.nest.flatten(state)[0]
+        t = tf.compat.v1.placeholder(first.dtype, t_shape)
+        derivative = ode_fn(t, inputs)
+        _check_structure(derivative, state)
+        derivative = tf.nest.map_structure(tf.convert_to_tensor, derivative)
+    _check_derivative(derivative, state)
+    return [
+        tensor for tensor in graph.external_captures if tensor.dtype.is_floating
+    ]
+
+
+def _check_structure(derivative, state):
+    hint = ""
+    if any(leaf is None for leaf in tf.nest.flatten(derivative)):
+        hint = " Is a `return` missing?"
+    else:
+        try:
+            return tf.nest.assert_same_structure(state, derivative)
+        except (TypeError, ValueError):
+            pass
+    raise ValueError(
+        "The dynamics must return a derivative of the state's structure."
+        f"{hint} Received: derivative={derivative}, state={state}"
+    )
+
+
+def _check_derivative(derivative, state):
+    pairs = zip(
+        tf.nest.flatten(derivative), tf.nest.flatten(state), strict=True
+    )
+    for slope, leaf in pairs:
+        if _solved_dtype(slope) != _solved_dtype(leaf):
+            raise ValueError(
+                "The dynamics must return a derivative of the state's dtype. "
+                f"Received: derivative of dtype {slope.dtype.name}, state of "
+                f"dtype {leaf.dtype.name}"
+            )
+        if not _is_same_shape(slope.shape, leaf.shape):
+            raise ValueError(
+                "The dynamics must return a derivative of the state's shape; "
+                "end it with a layer that has as many units or filters as "
+                f"the state. Received: derivative of shape {slope.shape}, "
+                f"state of shape {leaf.shape}"
+            )
+
+
+def _solved_dtype(leaf):
+    """Half precision is solved in float32."""
+    return tf.float32 if leaf.dtype.size < 4 else leaf.dtype
+
+
+def _is_same_shape(shape, expected):
+    # Only as many axes as both know; a state (None, 2) and (3, 2) agree.
+    return shape.rank is None or (
+        shape.rank == expected.rank and shape.is_compatible_with(expected)
+    )

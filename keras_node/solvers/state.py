@@ -1,0 +1,43 @@
+"""Between a user's state and times, and those of the kernel."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def as_float64(times):
+    """Returns times in float64; a cast takes Python's floats for float32."""
+    if any(tf.is_tensor(time) for time in tf.nest.flatten(times)):
+        return tf.cast(times, tf.float64)
+    return tf.convert_to_tensor(np.asarray(times, np.float64))
+
+
+def flat_ode_fn(ode_fn, structure):
+    """Lets dynamics of nested state take and return lists of leaves.
+
+    The derivative is widened to the state's dtype where that was widened, and
+    inherits its static shape.
+    """
+    dtypes = [leaf.dtype for leaf in tf.nest.flatten(structure)]
+
+    def flat(t, leaves):
+        state = [tf.cast(a, d) for a, d in zip(leaves, dtypes, strict=True)]
+        derivative = ode_fn(
+            tf.cast(t, dtypes[0]), tf.nest.pack_sequence_as(structure, state)
+        )
+        slopes = []
+        flat_derivative = tf.nest.flatten(derivative)
+        for slope, leaf in zip(flat_derivative, leaves, strict=True):
+            slope = tf.cast(slope, leaf.dtype)
+            slope.set_shape(leaf.shape)
+            slopes.append(slope)
+        return slopes
+
+    return flat
+
+
+def widen(leaves):
+    """Casts half precision leaves to float32, in which they are solved."""
+    return [
+        tf.cast(leaf, tf.float32) if leaf.dtype.size < 4 else leaf
+        for leaf in leaves
+    ]
