@@ -1,0 +1,186 @@
+"""Tests of the memory that a training step takes.
+
+Each measurement is a process of its own, this file run as a script. Its
+baseline is the peak resident memory after everything but the training step:
+libraries imported, the step traced, and one gradient of the field alone
+taken. The memory of a training step is the peak above that.
+"""
+
+import gc
+import os
+import resource
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_node
+
+ADJOINTS = {
+    "backsolve": keras_node.adjoints.BacksolveAdjoint,
+    "checkpoint": lambda: keras_node.adjoints.CheckpointAdjoint(
+        max_checkpoints=16
+    ),
+    "direct": keras_node.adjoints.DirectAdjoint,
+}
+
+
+def make_field(width):
+    rng = np.random.default_rng(0)
+    sizes = (16, width, width, 16)
+    weights = [
+        tf.Variable(rng.normal(0.0, a**-0.5, size=(a, b)).astype(np.float32))
+        for a, b in zip(sizes, sizes[1:], strict=False)
+    ]
+
+    def field(t, y):
+        y = tf.tanh(y @ weights[0])
+        y = tf.tanh(y @ weights[1])
+        return y @ weights[2]
+
+    return field, weights
+
+
+def training_step(field, weights, adjoint, num_steps):
+    """Returns a function of the state that gives the weights' gradients."""
+    solver = keras_node.solvers.Tsit5(step_size=1 / num_steps)
+
+    def step(state):
+        with tf.GradientTape() as tape:
+            states = keras_node.odeint(
+                field, state, (0.0, 1.0), solver, ADJOINTS[adjoint]()
+            ).states
+            loss = tf.reduce_sum(states[-1] ** 2)
+        return tape.gradient(loss, weights)
+
+    return step
+
+
+def peak_megabytes():
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def main(adjoint, mode, num_steps):
+    """Prints the megabytes that a training step adds."""
+    # Operations that happen to run side by side would add to the peak.
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    field, weights = make_field(128)
+    state = tf.ones([8192, 16])
+    step = training_step(field, weights, adjoint, int(num_steps))
+    if mode == "function":
+        step = tf.function(step).get_concrete_function(state)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(field(0.0, state))
+    tape.gradient(loss, weights)
+    baseline = peak_megabytes()
+    # As many solver steps in each process: which buffers happen to live side
+    # by side varies by 40 MB from one to the next.
+    for _ in range(160 // int(num_steps)):
+        gradients = step(state)
+    if not all(np.isfinite(g).all() for g in gradients):
+        sys.exit("gradients are not finite")
+    print(peak_megabytes() - baseline)
+
+
+def measure(adjoint, mode, *numbers):
+    """Returns the megabytes of training steps with so many solver steps."""
+    megabytes = []
+    for num_steps in numbers:
+        process = subprocess.run(
+            [sys.executable, __file__, adjoint, mode, str(num_steps)],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == 0, process.stderr
+        megabytes.append(float(process.stdout.splitlines()[-1]))
+    return megabytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ("function", "eager"))
+def test_memory_is_bounded_whatever_the_number_of_steps(mode):
+    # A batch so large that what the allocator keeps, 4 MB, does not count.
+    backsolve = measure("backsolve", mode, 10, 160)
+    checkpoint = measure("checkpoint", mode, 10, 160)
+    # 160 steps would take 10 GB; a third of those of 40 is the harder bound.
+    direct = measure("direct", mode, 10, 40)
+    print(f"{mode}: {backsolve=} {checkpoint=} {direct=} MB")
+    assert backsolve[1] <= 1.1 * backsolve[0]
+    assert checkpoint[1] <= 1.5 * checkpoint[0]
+    assert direct[1] >= 3.0 * direct[0]
+    assert max(backsolve[1], checkpoint[1]) <= direct[1] / 3.0
+
+
+def most_activations_alive(adjoint):
+    """Counts those of an eager training step of 20 steps and 4 stages."""
+    weights = tf.Variable(tf.ones([2, 2]))
+    activations = []
+    counts = []
+
+    def field(t, y):
+        hidden = tf.tanh(y @ weights)
+        # Symbols of a trace hold no memory.
+        if tf.executing_eagerly():
+            activations.append(weakref.ref(hidden))
+        counts.append(sum(ref() is not None for ref in activations))
+        return tf.tanh(hidden)
+
+    solver = keras_node.solvers.RK4(step_size=1 / 20)
+    with tf.GradientTape() as tape:
+        y = keras_node.odeint(
+            field, tf.ones([3, 2]), (0.0, 1.0), solver, adjoint
+        ).states[-1]
+    tape.gradient(y, weights)
+    return max(counts)
+
+
+@pytest.mark.parametrize("adjoint", ("checkpoint", "backsolve"))
+def test_eager_tape_keeps_the_activations_of_one_step_at_a_time(adjoint):
+    # Those of the 4 stages, and one of the evaluation at the start.
+    assert most_activations_alive(adjoint) <= 5
+
+
+def test_eager_tape_of_direct_keeps_the_activations_of_all_steps():
+    assert most_activations_alive("direct") >= 80
+
+
+@pytest.mark.parametrize("adjoint", ("checkpoint", "backsolve", "direct"))
+def test_repeated_eager_calls_leave_nothing_behind(adjoint):
+    field, weights = make_field(4)
+    step = training_step(field, weights, adjoint, 2)
+    state = tf.ones([2, 16])
+
+    def objects_after(num_calls):
+        for _ in range(num_calls):
+            step(state)
+        gc.collect()
+        return len(gc.get_objects())
+
+    objects_after(3)
+    before = objects_after(1)
+    # One object a call would show.
+    assert objects_after(20) < before + 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adjoint", ("checkpoint", "backsolve", "direct"))
+def test_resident_memory_is_flat_over_repeated_eager_calls(adjoint):
+    field, weights = make_field(128)
+    step = training_step(field, weights, adjoint, 2)
+    state = tf.ones([512, 16])
+    for _ in range(20):
+        step(state)
+    before = peak_megabytes()
+    for _ in range(50):
+        step(state)
+    # 50 leaked states would be 1.6 MB, 50 activations 12 MB, 50 graphs 50 MB.
+    assert peak_megabytes() - before < 8.0
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
