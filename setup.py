@@ -11,7 +11,7 @@ VERSION_FILE = ROOT / "keras_node" / "version.py"
 
 EXAMPLES = ["matplotlib"]
 TEST = [*EXAMPLES, "pytest", "ruff~=0.17.0", "scipy"]
-BENCH = ["diffrax", "equinox", "jax", "torch", "torchdiffeq"]
+BENCH = ["diffrax", "equinox", "jax"]  # PyTorch: see benchmarks/README.md
 
 setuptools.setup(
     name="keras_node",
