@@ -22,6 +22,8 @@ PROGRAM = """
 import sys
 import numpy as np
 import tensorflow as tf
+# Installed or not: from here on its import fails.
+sys.modules["keras_node"] = None
 try:
     import keras_node
     sys.exit("keras_node can be imported")

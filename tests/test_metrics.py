@@ -183,8 +183,9 @@ def test_direct_counts_all_evaluations_of_a_training_step():
         loss = tf.reduce_sum(layer(x) ** 2)
     tape.gradient(loss, layer.trainable_weights)
     counts = nfe(layer)
-    assert counts["a_nfe_backward"] > 0
-    assert sum(counts.values()) == int(field.evaluations)
+    # Backward nothing is evaluated anew: it counts what it pulls back.
+    assert counts["a_nfe"] == int(field.evaluations)
+    assert 0 < counts["a_nfe_backward"] < counts["a_nfe"]
 
 
 def fit(**compile_options):

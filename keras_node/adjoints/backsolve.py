@@ -152,9 +152,9 @@ class _Backsolve:
     def _norm(self):
         """Returns the seminorm: the error of state and adjoint alone."""
         size = 2 * len(self._problem.y)
-        lane_rank = self._times.shape.rank - 1
-        rms = lanes.max_rms if lane_rank else lanes.rms
-        return lambda leaves: rms(leaves[:size], 0)
+        if self._times.shape.rank == 1:
+            return lambda leaves: lanes.rms(leaves[:size], 0)
+        return lambda leaves: lanes.max_rms(leaves[:size])
 
     def _state(self, row):
         return [leaf[row] for leaf in self._states]

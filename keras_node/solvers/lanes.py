@@ -49,7 +49,6 @@ def rms(leaves, lane_rank):
     return tf.sqrt(total / count)
 
 
-def max_rms(leaves, lane_rank):
+def max_rms(leaves):
     """The largest `rms` of any sample: none is diluted by its batch."""
-    del lane_rank
     return tf.reduce_max(rms(leaves, 1))
