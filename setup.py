@@ -10,7 +10,7 @@ README = ROOT / "README.md"
 VERSION_FILE = ROOT / "keras_node" / "version.py"
 
 EXAMPLES = ["matplotlib"]
-TEST = [*EXAMPLES, "pytest", "ruff~=0.17.0", "scipy"]
+TEST = [*EXAMPLES, "pytest", "pytest-xdist", "ruff~=0.17.0", "scipy"]
 BENCH = ["diffrax", "equinox", "jax"]  # PyTorch: see benchmarks/README.md
 
 setuptools.setup(
