@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_node.solvers.state import solved_dtype
+
 
 def trace(ode_fn, t_shape, state):
     """Traces dynamics once: checks its result and finds what it closes over.
@@ -55,7 +57,7 @@ def _check_derivative(derivative, state):
         tf.nest.flatten(derivative), tf.nest.flatten(state), strict=True
     )
     for slope, leaf in pairs:
-        if _solved_dtype(slope) != _solved_dtype(leaf):
+        if solved_dtype(slope.dtype) != solved_dtype(leaf.dtype):
             raise ValueError(
                 "The dynamics must return a derivative of the state's dtype. "
                 f"Received: derivative of dtype {slope.dtype.name}, state of "
@@ -68,11 +70,6 @@ def _check_derivative(derivative, state):
                 f"the state. Received: derivative of shape {slope.shape}, "
                 f"state of shape {leaf.shape}"
             )
-
-
-def _solved_dtype(leaf):
-    """Half precision is solved in float32."""
-    return tf.float32 if leaf.dtype.size < 4 else leaf.dtype
 
 
 def _is_same_shape(shape, expected):

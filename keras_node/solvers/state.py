@@ -35,9 +35,11 @@ def flat_ode_fn(ode_fn, structure):
     return flat
 
 
+def solved_dtype(dtype):
+    """Returns the dtype to solve in: half precision is solved in float32."""
+    return tf.float32 if dtype.size < 4 else dtype
+
+
 def widen(leaves):
-    """Casts half precision leaves to float32, in which they are solved."""
-    return [
-        tf.cast(leaf, tf.float32) if leaf.dtype.size < 4 else leaf
-        for leaf in leaves
-    ]
+    """Casts leaves to the dtype in which they are solved."""
+    return [tf.cast(leaf, solved_dtype(leaf.dtype)) for leaf in leaves]
