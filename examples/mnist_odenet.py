@@ -310,8 +310,8 @@ def parse_arguments(argv=None):
     add = parser.add_argument
     networks = ("odenet", "resnet", "rknet", "none")
     add("--network", choices=networks, default="odenet", help="the block")
-    add("--solver", default="tsit5", help="of odenet, by name")
-    add("--rtol", type=float, default=1e-3, help="of odenet, also its atol")
+    add("--solver", default="bosh3", help="of odenet, by name")
+    add("--rtol", type=float, default=1e-2, help="of odenet, also its atol")
     add("--adjoint", default="auto", help="of odenet, by name")
     add("--epochs", type=int, default=3, help="over the training digits")
     add("--batch-size", type=int, default=64, help="digits per step")
