@@ -4,8 +4,9 @@ from keras_node.backend import check_environment
 
 check_environment()
 
-from keras_node import adjoints, solvers  # noqa: E402
+from keras_node import adjoints, solvers, trace  # noqa: E402
 from keras_node.augment import Augment  # noqa: E402
+from keras_node.cnf_bijector import CNFBijector  # noqa: E402
 from keras_node.dynamics import ConcatTime, IgnoreTime  # noqa: E402
 from keras_node.ode_layer import ODELayer  # noqa: E402
 from keras_node.odeint import odeint  # noqa: E402
@@ -13,6 +14,7 @@ from keras_node.version import __version__  # noqa: E402
 
 __all__ = [
     "Augment",
+    "CNFBijector",
     "ConcatTime",
     "IgnoreTime",
     "ODELayer",
@@ -20,4 +22,5 @@ __all__ = [
     "adjoints",
     "odeint",
     "solvers",
+    "trace",
 ]

@@ -20,6 +20,20 @@ def trace(ode_fn, t_shape, state):
     Raises:
         ValueError: If the derivative does not match the state.
     """
+    return _float_captures(_trace(ode_fn, t_shape, state))
+
+
+def weights(ode_fn, t_shape, state):
+    """Returns the float tensors and trainable variables that dynamics use.
+
+    Args and errors are those of `trace`.
+    """
+    with tf.GradientTape() as tape:
+        graph = _trace(ode_fn, t_shape, state)
+    return [*_float_captures(graph), *tape.watched_variables()]
+
+
+def _trace(ode_fn, t_shape, state):
     graph = tf.__internal__.FuncGraph("dynamics")
     with graph.as_default():
         inputs = tf.nest.map_structure(
@@ -31,7 +45,11 @@ def trace(ode_fn, t_shape, state):
         derivative = ode_fn(t, inputs)
         _check_structure(derivative, state)
         derivative = tf.nest.map_structure(tf.convert_to_tensor, derivative)
-    _check_derivative(derivative, state)
+    check_derivative(derivative, state)
+    return graph
+
+
+def _float_captures(graph):
     return [
         tensor for tensor in graph.external_captures if tensor.dtype.is_floating
     ]
@@ -52,7 +70,8 @@ def _check_structure(derivative, state):
     )
 
 
-def _check_derivative(derivative, state):
+def check_derivative(derivative, state):
+    """Raises `ValueError` unless a derivative matches the state."""
     pairs = zip(
         tf.nest.flatten(derivative), tf.nest.flatten(state), strict=True
     )

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_node import adjoints, clock, closure, solvers
-from keras_node import dynamics as dynamics_module
+from keras_node import adjoints, clock, closure, solvers, vector_field
 from keras_node.odeint import solve
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
@@ -91,7 +90,7 @@ class ODELayer(keras.layers.Layer):
         # Half precision would not tell one of the call's `times` from the
         # next: `call` casts the state, and the state alone.
         super().__init__(autocast=False, **kwargs)
-        dynamics_module.check_callable(dynamics)
+        vector_field.check_callable(dynamics)
         self.dynamics = dynamics
         self.times = clock.as_static_times(times)
         self.solver = solvers.get(solver)
@@ -110,14 +109,14 @@ class ODELayer(keras.layers.Layer):
             lambda shape: keras.KerasTensor(shape, self.compute_dtype),
             inputs_shape,
         )
-        dynamics_module.refuse_stateful_layers(self.dynamics)
+        vector_field.refuse_stateful_layers(self.dynamics)
         if isinstance(self.dynamics, keras.layers.Layer):
             t = keras.KerasTensor(t_shape, self.compute_dtype)
-            dynamics_module.build_layer(self.dynamics, t, state)
+            vector_field.build_layer(self.dynamics, t, state)
         # Again, for the layers that the dynamics make when they are built.
-        dynamics_module.refuse_stateful_layers(self.dynamics)
+        vector_field.refuse_stateful_layers(self.dynamics)
         closure.trace(
-            dynamics_module.as_ode_fn(self.dynamics),
+            vector_field.as_ode_fn(self.dynamics),
             t_shape,
             tf.nest.map_structure(_as_spec, state),
         )
@@ -127,7 +126,7 @@ class ODELayer(keras.layers.Layer):
             lambda leaf: tf.cast(leaf, self.compute_dtype), inputs
         )
         results = solve(
-            dynamics_module.as_ode_fn(self.dynamics, training),
+            vector_field.as_ode_fn(self.dynamics, training),
             state,
             self.times if times is None else times,
             self.solver,

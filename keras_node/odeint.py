@@ -6,9 +6,9 @@ import tensorflow_probability as tfp
 
 from keras_node import adjoints, clock, closure, solvers
 from keras_node.adjoints.adjoint import Problem
-from keras_node.dynamics import as_ode_fn
 from keras_node.solvers import failure
 from keras_node.solvers.state import flat_ode_fn, widen
+from keras_node.vector_field import as_ode_fn
 
 
 def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):

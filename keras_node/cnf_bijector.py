@@ -1,0 +1,340 @@
+"""A continuous normalizing flow as a bijector."""
+
+import functools
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import cache_util
+
+from keras_node import adjoints, clock, closure, solvers, trace, vector_field
+from keras_node.odeint import solve
+from keras_node.saving import deserialize_dynamics, serialize_dynamics
+from keras_node.trace import ExactTrace, Linearization
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
+    """A continuous normalizing flow: `y` is where the flow takes `x`.
+
+    With `z(t0) = x` and `dz/dt = f(t, z)`, `forward(x) = z(t1)`, and along the
+    way
+
+        d log p(z(t))/dt = -tr(df/dz)
+
+    State and log-det are one solve. The inverse is the solve with the times
+    swapped, right for any `t0`, either direction of time and dynamics that
+    depend on time.
+
+    It is also a Keras layer, so that a layer or model whose attribute it is
+    tracks its weights, and shows its numbers of function evaluations as the
+    metrics `<name>_nfe` and `<name>_nfe_backward`. Weights are made at the
+    first call, if `dynamics` is not built.
+
+    Args:
+        dynamics: The vector field `f`, of one sample by itself: a Keras layer
+            or model of `y` or of `(t, y)`, or any callable `f(t, y)`. One
+            that also takes `condition` gets that of the call. The batch is
+            flattened to one axis for it. A method `divergence(t, y)` of it
+            gives the exact trace.
+        times: Tuple of two floats, `t0` and `t1`, in any unit. Default
+            `(0.0, 1.0)`. Times between, if any, do not matter.
+        solver: Solver identifier, see `keras_node.solvers.get`. Default
+            `"tsit5"`.
+        adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
+            `"auto"`.
+        trace: Trace estimator identifier, see `keras_node.trace.get`:
+            `"exact"` (default), `"hutchinson"` or `"hutch++"`.
+        event_ndims: Positive integer, how many of the last axes make an
+            event. Default 1.
+        validate_args: As of tfp's bijectors.
+        name: String, the name of the bijector, and of the layer.
+
+    Call arguments:
+        x: Float tensor `(..., event)`.
+        condition: Float tensor `(..., features)`, its other axes broadcast
+            against the batch of `x`; for dynamics that take it. Keyword of
+            `forward`, `inverse` and their log-dets.
+
+    Raises:
+        ValueError: If an argument is out of its range, the derivative does
+            not match the state, or the condition does not fit the dynamics.
+        TypeError: If `dynamics` is not callable, or an event is not float.
+        tf.errors.InvalidArgumentError: If a solve fails and the solver has
+            `on_failure="raise"`.
+
+    Example:
+    >>> field = keras.Sequential(
+    ...     [keras.layers.Dense(16, "tanh"), keras.layers.Dense(2)]
+    ... )
+    >>> flow = tfp.distributions.TransformedDistribution(
+    ...     tfp.distributions.MultivariateNormalDiag(tf.zeros(2)),
+    ...     keras_node.CNFBijector(field),
+    ... )
+    >>> flow.log_prob(flow.sample(8)).shape
+    TensorShape([8])
+
+    Reference:
+    - [Chen et al., 2018, section 4](https://arxiv.org/abs/1806.07366)
+    """
+
+    # One solve gives value and log-det: the cache keeps both.
+    _cache = cache_util.BijectorCacheWithGreedyAttrs(
+        forward_name="_solve_forward", inverse_name="_solve_inverse"
+    )
+
+    def __init__(
+        self,
+        dynamics,
+        times=(0.0, 1.0),
+        solver="tsit5",
+        adjoint="auto",
+        trace="exact",
+        event_ndims=1,
+        validate_args=False,
+        name="cnf",
+    ):
+        parameters = dict(locals())
+        _check_event_ndims(event_ndims)
+        if not vector_field.takes_condition(dynamics):
+            vector_field.check_callable(dynamics)
+        vector_field.refuse_stateful_layers(dynamics)
+        keras.layers.Layer.__init__(self, name=name, autocast=False)
+        tfp.bijectors.Bijector.__init__(
+            self,
+            forward_min_event_ndims=event_ndims,
+            validate_args=validate_args,
+            parameters=parameters,
+            name=name,
+        )
+        # A parent would build an unbuilt layer by a call of its own.
+        self.built = True
+        self.dynamics = dynamics
+        self.times = clock.as_static_times(times)
+        self.solver = solvers.get(solver)
+        self.adjoint = adjoints.get(adjoint)
+        self.trace = get_trace(trace)
+        self.event_ndims = event_ndims
+        self._nfe = keras.metrics.Mean(f"{name}_nfe")
+        self._nfe_backward = keras.metrics.Mean(f"{name}_nfe_backward")
+        self._show_weights()
+
+    @property
+    def name(self):
+        """The name, as bijector and as layer."""
+        return self._name
+
+    @name.setter
+    def name(self, name):
+        self._name = name
+
+    @property
+    def variables(self):
+        """All weights of the dynamics, as Keras variables."""
+        return keras.layers.Layer.variables.fget(self)
+
+    @property
+    def trainable_variables(self):
+        """The trainable weights of the dynamics, as Keras variables."""
+        return keras.layers.Layer.trainable_variables.fget(self)
+
+    @property
+    def diagnostics(self):
+        """`keras_node.solvers.Diagnostics` of the last solve, or `None`.
+
+        Inside a `tf.function` they are tensors of that function: return them
+        from it to read them outside.
+        """
+        return self.__dict__.get("_diagnostics")
+
+    def _solve_forward(self, x, condition=None):
+        y, log_det = self._solve(x, self.times, condition)
+        return y, {"fldj": log_det, "ildj": -log_det}
+
+    def _solve_inverse(self, y, condition=None):
+        x, log_det = self._solve(y, self.times[::-1], condition)
+        return x, {"fldj": -log_det, "ildj": log_det}
+
+    def _forward(self, x, condition=None):
+        return self._solve_forward(x, condition)[0]
+
+    def _inverse(self, y, condition=None):
+        return self._solve_inverse(y, condition)[0]
+
+    def _forward_log_det_jacobian(self, x, **kwargs):
+        attributes = self._cache.forward_attributes(x, **kwargs)
+        self._cache.forward(x, **kwargs)
+        return attributes["fldj"]
+
+    def _inverse_log_det_jacobian(self, y, **kwargs):
+        attributes = self._cache.inverse_attributes(y, **kwargs)
+        self._cache.inverse(y, **kwargs)
+        return attributes["ildj"]
+
+    def _solve(self, x, times, condition):
+        """Returns the state at the last time, and the log-det to it."""
+        _check_event(x, self.event_ndims)
+        vector_field.check_callable(self.dynamics, condition)
+        batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
+        y = _flatten_batch(x, self.event_ndims)
+        if condition is not None:
+            condition = tf.convert_to_tensor(condition)
+            condition = _flatten_condition(condition, batch)
+        self._build_dynamics(y, condition)
+        results = solve(
+            self._ode_fn(y, condition),
+            (y, tf.zeros_like(y[(..., *[0] * self.event_ndims)])),
+            (times[0], times[-1]),
+            self.solver,
+            self.adjoint,
+            on_backward=functools.partial(_update, self._nfe_backward),
+        )
+        _update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
+        self.__dict__["_diagnostics"] = results.diagnostics
+        y, log_det = (leaf[-1] for leaf in results.states)
+        y = tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape)
+        return y, tf.reshape(log_det, batch)
+
+    def _build_dynamics(self, y, condition):
+        dynamics = self.dynamics
+        if isinstance(dynamics, keras.layers.Layer) and not dynamics.built:
+            t_shape = self._t_shape()
+            vector_field.build_layer(
+                dynamics,
+                keras.KerasTensor(t_shape, y.dtype.name),
+                _symbolic(y),
+                None if condition is None else _symbolic(condition),
+            )
+            vector_field.refuse_stateful_layers(dynamics)
+        self._show_weights()
+
+    def _t_shape(self):
+        has_clocks = getattr(self.solver, "per_sample_steps", False)
+        return (None,) if has_clocks else ()
+
+    def _show_weights(self):
+        """Lets `tf.Module` see the weights, which are Keras's.
+
+        A `Chain` or a distribution finds its variables by looking through the
+        attributes of the modules in it.
+        """
+        if isinstance(self.dynamics, keras.layers.Layer):
+            self.__dict__["_tf_weights"] = tuple(
+                variable.value for variable in self.dynamics.variables
+            )
+
+    def _ode_fn(self, y, condition):
+        """Returns the dynamics of state and log-det."""
+        probes = None
+        if not isinstance(self.trace, ExactTrace):
+            probes = self.trace.sample_probes(
+                tf.shape(y), y.dtype, self._weights_key(y, condition)
+            )
+            # An integer needs no gradient, so the adjoint carries none.
+            probes = tf.bitcast(probes, _INTEGERS[y.dtype.size])
+        # Eagerly, a vectorized product would be traced at each evaluation.
+        augmented = self._traced if tf.executing_eagerly() else self._augmented
+        return lambda t, state: augmented(t, state[0], probes, condition)
+
+    def _weights_key(self, y, condition):
+        """Returns an integer that changes whenever a weight does."""
+        ode_fn = vector_field.as_ode_fn(self.dynamics, condition=condition)
+        total = tf.zeros([], tf.int32)
+        for weight in closure.weights(ode_fn, self._t_shape(), y):
+            total += tf.reduce_sum(_bits(tf.stop_gradient(weight)))
+        return total
+
+    @functools.cached_property
+    def _traced(self):
+        return tf.function(self._augmented, autograph=False)
+
+    def _augmented(self, t, y, probes, condition):
+        ode_fn = vector_field.as_ode_fn(self.dynamics, condition=condition)
+        linearization = Linearization(ode_fn, t, y)
+        if isinstance(self.trace, ExactTrace) and hasattr(
+            self.dynamics, "divergence"
+        ):
+            options = {} if condition is None else {"condition": condition}
+            divergence = self.dynamics.divergence(t, y, **options)
+        else:
+            if probes is not None:
+                probes = tf.bitcast(probes, y.dtype)
+            divergence = self.trace.divergence(linearization, probes)
+        return linearization.derivative, divergence
+
+    def get_config(self):
+        return {
+            "dynamics": serialize_dynamics(self.dynamics),
+            "times": self.times,
+            "solver": solvers.serialize(self.solver),
+            "adjoint": adjoints.serialize(self.adjoint),
+            "trace": trace.serialize(self.trace),
+            "event_ndims": self.event_ndims,
+            "validate_args": self.validate_args,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)  # The caller keeps its dict.
+        config["dynamics"] = deserialize_dynamics(config["dynamics"])
+        return cls(**config)
+
+
+# The constructor's argument has the module's name.
+get_trace = trace.get
+
+_INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
+
+
+def _bits(weight):
+    weight = tf.convert_to_tensor(weight)
+    if weight.dtype.is_floating:
+        weight = tf.bitcast(weight, _INTEGERS[weight.dtype.size])
+    return tf.cast(weight, tf.int32)
+
+
+def _update(metric, num_evaluations):
+    metric.update_state(tf.reduce_mean(tf.cast(num_evaluations, tf.float32)))
+
+
+def _symbolic(tensor):
+    return keras.KerasTensor((None, *tensor.shape[1:]), tensor.dtype.name)
+
+
+def _check_event_ndims(event_ndims):
+    if not isinstance(event_ndims, int) or event_ndims < 1:
+        raise ValueError(
+            "`event_ndims` must be a positive integer, the number of axes of "
+            f"an event. Received: event_ndims={event_ndims!r}"
+        )
+
+
+def _check_event(x, event_ndims):
+    if not x.dtype.is_floating:
+        raise TypeError(
+            "A flow needs float events; write 1.0 instead of 1, or cast them. "
+            f"Received: events of dtype {x.dtype.name}"
+        )
+    if x.shape.rank is None or x.shape.rank < event_ndims:
+        raise ValueError(
+            f"`event_ndims={event_ndims}` needs a tensor of at least as many "
+            f"axes, the batch's before them. Received: shape {x.shape}"
+        )
+
+
+def _flatten_batch(x, event_ndims):
+    """Reshapes `(..., event)` to `(batch, event)`."""
+    rank = x.shape.rank - event_ndims
+    flat = tf.reshape(x, tf.concat([[-1], tf.shape(x)[rank:]], axis=0))
+    size = x.shape[:rank].num_elements()
+    return tf.ensure_shape(flat, [size, *x.shape[rank:]])
+
+
+def _flatten_condition(condition, batch):
+    features = tf.shape(condition)[-1:]
+    shape = tf.concat([batch, features], axis=0)
+    flat = tf.reshape(
+        tf.broadcast_to(condition, shape), tf.concat([[-1], features], axis=0)
+    )
+    return tf.ensure_shape(flat, [None, condition.shape[-1]])

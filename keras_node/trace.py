@@ -1,0 +1,271 @@
+"""The divergence of a vector field, exact and estimated."""
+
+import random
+
+import keras
+import tensorflow as tf
+
+from keras_node import closure, identifiers
+from keras_node.solvers.arguments import is_positive_integer
+
+_DISTRIBUTIONS = ("rademacher", "gaussian")
+_MAX_SEED = 2**31 - 1
+
+
+class Linearization:
+    """A vector field at a point, and products with its Jacobian there.
+
+    Args:
+        ode_fn: Callable `(t, y) -> dy/dt`, each sample by itself.
+        t: Float tensor, the time.
+        y: Float tensor `(batch, ...)`, the state.
+
+    Attributes:
+        derivative: `f(t, y)`, of the shape of `y`.
+
+    Raises:
+        ValueError: If the derivative does not match the state.
+    """
+
+    def __init__(self, ode_fn, t, y):
+        self._y = tf.identity(y)
+        with tf.GradientTape(
+            persistent=True, watch_accessed_variables=False
+        ) as self._tape:
+            self._tape.watch(self._y)
+            derivative = tf.convert_to_tensor(ode_fn(t, self._y))
+            closure.check_derivative(derivative, y)
+            self.derivative = tf.cast(derivative, y.dtype)
+
+    def vjp(self, cotangents):
+        """Returns `v^T df/dy` of each `v` in `cotangents`, in one batch.
+
+        Args:
+            cotangents: Tensor `(k, batch, ...)`, `k` known.
+        """
+        if cotangents.shape[0] == 1:
+            return self._vjp(cotangents[0])[tf.newaxis]
+        return tf.vectorized_map(self._vjp, cotangents)
+
+    def _vjp(self, cotangent):
+        return self._tape.gradient(
+            self.derivative,
+            self._y,
+            output_gradients=cotangent,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+
+class TraceEstimator:
+    """Base class of the ways to find `tr(df/dy)`."""
+
+    def sample_probes(self, shape, dtype, key):
+        """Returns the noise of one solve, or `None` without noise.
+
+        Args:
+            shape: Shape of the state, `(batch, ...)`.
+            dtype: Dtype of the state.
+            key: Integer scalar, mixed into the seed.
+        """
+        return None
+
+    def divergence(self, linearization, probes):
+        """Returns `tr(df/dy)` of each sample, `(batch,)`.
+
+        Args:
+            linearization: `Linearization`.
+            probes: What `sample_probes` returned.
+        """
+        raise NotImplementedError
+
+    def get_config(self):
+        """Returns the arguments that make an equal estimator."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """Creates an estimator from the result of `get_config`."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class ExactTrace(TraceEstimator):
+    """The divergence itself, `sum_i e_i^T df/dy e_i`.
+
+    All unit vectors go through one batched vector-Jacobian product: `D` of
+    them for a state of `D` numbers. Dynamics with a method `divergence(t, y)`
+    are asked for it instead.
+    """
+
+    def divergence(self, linearization, probes):
+        """Returns `tr(df/dy)` of each sample, `(batch,)`."""
+        y = linearization.derivative
+        event = y.shape[1:]
+        if not event.is_fully_defined():
+            raise ValueError(
+                'trace="exact" needs an event of known shape; set it with '
+                '`tf.ensure_shape`, or use trace="hutchinson". '
+                f"Received: a state of shape {y.shape}"
+            )
+        size = event.num_elements()
+        units = tf.reshape(tf.eye(size, dtype=y.dtype), [size, 1, *event])
+        cotangents = tf.broadcast_to(
+            units, tf.concat([[size], tf.shape(y)], axis=0)
+        )
+        return tf.reduce_sum(_dot(linearization.vjp(cotangents), units), axis=0)
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class Hutchinson(TraceEstimator):
+    """An unbiased estimate, `mean_k v_k^T df/dy v_k`, with `E[v v^T] = I`.
+
+    The noise `v` is a function of the seed, the weights of the dynamics and
+    the shape of the state. So a solve and its inverse share it, `log_prob` is
+    a deterministic function while the weights stay, and every step of training
+    sees new noise.
+
+    Args:
+        num_probes: Positive integer, how many `v` to average. Default 1.
+        distribution: `"rademacher"` (default), of least variance, or
+            `"gaussian"`.
+        seed: Integer for the same noise in every run, or `None` (default).
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+    - [Grathwohl et al., 2019](https://arxiv.org/abs/1810.01367)
+    """
+
+    def __init__(self, num_probes=1, distribution="rademacher", seed=None):
+        if not is_positive_integer(num_probes):
+            raise ValueError(
+                "`num_probes` must be a positive integer. "
+                f"Received: num_probes={num_probes}"
+            )
+        if distribution not in _DISTRIBUTIONS:
+            raise ValueError(
+                f"`distribution` must be one of {_DISTRIBUTIONS}. "
+                f"Received: distribution={distribution!r}"
+            )
+        self.num_probes = num_probes
+        self.distribution = distribution
+        self.seed = seed
+        # Python's generator is the one that `set_random_seed` seeds.
+        self._seed = random.randint(0, _MAX_SEED) if seed is None else seed
+
+    def get_config(self):
+        """Returns the arguments that make an equal estimator."""
+        return {
+            "num_probes": self.num_probes,
+            "distribution": self.distribution,
+            "seed": self.seed,
+        }
+
+    def sample_probes(self, shape, dtype, key):
+        """Returns the noise of one solve, `(num_probes, batch, ...)`."""
+        shape = tf.concat([[self.num_probes], shape], axis=0)
+        seed = tf.stack([tf.constant(self._seed, tf.int32), key])
+        if self.distribution == "gaussian":
+            # The same numbers under XLA, which would choose another algorithm.
+            return tf.random.stateless_normal(
+                shape, seed, dtype=dtype, alg="philox"
+            )
+        bits = tf.random.stateless_uniform(
+            shape, seed, maxval=2, dtype=tf.int32, minval=0, alg="philox"
+        )
+        return tf.cast(2 * bits - 1, dtype)
+
+    def divergence(self, linearization, probes):
+        """Returns the estimate for each sample, `(batch,)`."""
+        return tf.reduce_mean(_dot(linearization.vjp(probes), probes), axis=0)
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class HutchPlusPlus(Hutchinson):
+    """An estimate that is exact on the Jacobian's largest directions.
+
+    With `Q` an orthonormal basis of `J^T S`, for a third of the probes `S`,
+    adds the trace on `Q` to Hutchinson's estimate, by another third, on the
+    rest of the space. Three products for each of `num_probes`; exact once
+    `num_probes` reaches the dimension. The gradient takes `Q` for constant:
+    unbiased, since the estimate is for any `Q`.
+
+    Args:
+        num_probes: Positive integer, columns of `S`. Default 1.
+        distribution: As of `Hutchinson`.
+        seed: As of `Hutchinson`.
+
+    Reference:
+    - [Meyer et al., 2021](https://arxiv.org/abs/2010.09649)
+    """
+
+    def sample_probes(self, shape, dtype, key):
+        """Returns sketch and noise of one solve, `(2 * num_probes, ...)`."""
+        halves = [
+            super(HutchPlusPlus, self).sample_probes(shape, dtype, key + i)
+            for i in range(2)
+        ]
+        return tf.concat(halves, axis=0)
+
+    def divergence(self, linearization, probes):
+        """Returns the estimate for each sample, `(batch,)`."""
+        sketch, noise = tf.split(probes, 2)
+        basis = _orthonormal(tf.stop_gradient(linearization.vjp(sketch)))
+        rest = _rest(noise, basis)
+        products = linearization.vjp(tf.concat([basis, rest], axis=0))
+        size = basis.shape[0]
+        on_basis = tf.reduce_sum(_dot(products[:size], basis), axis=0)
+        return on_basis + tf.reduce_mean(_dot(products[size:], rest), axis=0)
+
+
+def _dot(x, y):
+    """Inner products over the event, `(k, batch)`."""
+    return tf.reduce_sum(x * y, axis=list(range(2, y.shape.rank)))
+
+
+def _orthonormal(vectors):
+    """Returns an orthonormal basis of `(k, batch, ...)` vectors."""
+    shape = tf.shape(vectors)
+    flat = tf.reshape(vectors, tf.concat([shape[:2], [-1]], axis=0))
+    q, _ = tf.linalg.qr(tf.transpose(flat, [1, 2, 0]))
+    basis = tf.stop_gradient(tf.transpose(q, [2, 0, 1]))
+    size = vectors.shape[2:].num_elements()
+    count = min(vectors.shape[0], size) if size else vectors.shape[0]
+    basis = tf.reshape(basis, tf.concat([[count], shape[1:]], axis=0))
+    return tf.ensure_shape(basis, [count, *vectors.shape[1:]])
+
+
+def _rest(vectors, basis):
+    """Returns vectors without their parts in the span of the basis."""
+    axes = list(range(3, basis.shape.rank + 1))
+    parts = tf.reduce_sum(
+        vectors[:, None] * basis[None], axis=axes, keepdims=True
+    )
+    return vectors - tf.reduce_sum(parts * basis[None], axis=1)
+
+
+_REGISTRY = {
+    "exact": ExactTrace,
+    "hutchinson": Hutchinson,
+    "hutch++": HutchPlusPlus,
+}
+
+
+def get(identifier):
+    """Returns the estimator of a name, a config dict or an object.
+
+    Args:
+        identifier: `"exact"`, `"hutchinson"` or `"hutch++"`; a dict as
+            `serialize` makes it; or a `TraceEstimator`.
+
+    Raises:
+        ValueError: If a name is unknown.
+        TypeError: If it is neither name, dict nor estimator.
+    """
+    return identifiers.get(identifier, _REGISTRY, "trace", TraceEstimator)
+
+
+def serialize(estimator):
+    """Returns the config dict of an estimator."""
+    return identifiers.serialize(estimator, "trace")

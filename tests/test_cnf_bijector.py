@@ -1,0 +1,274 @@
+"""CNFBijector: value, log-det, composition, conditions, errors."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import keras_node
+from keras_node.trace import Hutchinson
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+
+def _network(features=2):
+    initializer = keras.initializers.RandomNormal(stddev=0.5, seed=1)
+    return keras.Sequential(
+        [
+            keras.layers.Dense(
+                8, "tanh", kernel_initializer=initializer, dtype="float64"
+            ),
+            keras.layers.Dense(features, dtype="float64"),
+        ],
+    )
+
+
+def _time_field(features=2):
+    return keras_node.ConcatTime(_network(features), dtype="float64")
+
+
+def _flow(dynamics=None, **kwargs):
+    kwargs.setdefault("solver", keras_node.solvers.Tsit5(rtol=1e-8, atol=1e-10))
+    return keras_node.CNFBijector(dynamics or _time_field(), **kwargs)
+
+
+def _points(*shape):
+    return tf.random.stateless_normal(shape, (1, 2), dtype=tf.float64)
+
+
+def _matrix_field(t, y):
+    """Mixes the entries of a 2 x 2 event, by amounts that depend on time."""
+    t = tf.reshape(t, [-1, 1, 1])
+    return tf.sin(y[:, ::-1] + t) + tf.cos(t) * tf.transpose(y, [0, 2, 1])
+
+
+@pytest.mark.parametrize("times", [(0.0, 1.0), (0.5, 1.7), (1.0, -0.5)])
+@pytest.mark.parametrize(
+    "event", [(2,), (2, 2)], ids=lambda event: f"rank{len(event)}"
+)
+def test_log_det_is_that_of_the_jacobian(times, event):
+    dynamics = _time_field() if len(event) == 1 else _matrix_field
+    flow = _flow(dynamics, times=times, event_ndims=len(event))
+    x = _points(5, *event)
+    size = int(np.prod(event))
+
+    def flat(function, x):
+        return tf.reshape(function(tf.reshape(x, (5, *event))), (5, size))
+
+    for function, log_det in (
+        (flow.forward, flow.forward_log_det_jacobian),
+        (flow.inverse, flow.inverse_log_det_jacobian),
+    ):
+        x_flat = tf.reshape(x, (5, size))
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x_flat)
+            y = flat(function, x_flat)
+        jacobian = tape.batch_jacobian(y, x_flat, experimental_use_pfor=False)
+        _, expected = np.linalg.slogdet(jacobian.numpy())
+        actual = log_det(tf.identity(x))
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
+    y = tf.identity(flow.forward(x))
+    np.testing.assert_allclose(flow.inverse(y), x, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (4, 5)], ids=str)
+@pytest.mark.parametrize("per_sample_steps", [False, True])
+def test_any_batch_shape_gives_the_same_numbers(batch, per_sample_steps):
+    solver = keras_node.solvers.Tsit5(
+        rtol=1e-8, atol=1e-10, per_sample_steps=per_sample_steps
+    )
+    flow = _flow(solver=solver)
+    x = _points(20, 2)
+    size = int(np.prod(batch))
+    part = tf.reshape(x[:size], (*batch, 2))
+    log_det = flow.forward_log_det_jacobian(part)
+    assert log_det.shape == batch
+    np.testing.assert_allclose(
+        np.reshape(flow.forward(part), (size, 2)),
+        flow.forward(x)[:size],
+        atol=1e-6,
+    )
+    inverse = flow.inverse_log_det_jacobian(tf.identity(flow.forward(part)))
+    np.testing.assert_allclose(inverse, -log_det, atol=1e-6)
+
+
+@pytest.mark.parametrize("trace", ["hutchinson", "hutch++"])
+def test_an_estimate_and_that_of_the_inverse_share_their_noise(trace):
+    flow = _flow(_network(3), trace=trace)
+    x = _points(6, 3)
+    log_det = flow.forward_log_det_jacobian(x)
+    inverse = flow.inverse_log_det_jacobian(tf.identity(flow.forward(x)))
+    np.testing.assert_allclose(inverse, -log_det, atol=1e-6)
+    exact = _flow(flow.dynamics).forward_log_det_jacobian(x)
+    assert np.abs(log_det - exact).max() > 1e-3
+    flow.dynamics.layers[-1].bias.assign_add([1e-12] * 3)
+    renewed = flow.forward_log_det_jacobian(tf.identity(x))
+    assert np.abs(log_det - renewed).max() > 1e-3
+
+
+def test_a_function_with_variables_gets_new_noise_when_they_change():
+    matrix = tf.Variable(np.arange(9.0).reshape(3, 3) / 10)
+    flow = _flow(lambda t, y: y @ matrix, trace=Hutchinson(seed=1))
+    x = _points(6, 3)
+    first = flow.forward_log_det_jacobian(x)
+    again = flow.forward_log_det_jacobian(tf.identity(x))
+    np.testing.assert_array_equal(first, again)
+    matrix[0, 0].assign(1e-12)
+    renewed = flow.forward_log_det_jacobian(tf.identity(x))
+    assert np.abs(first - renewed).max() > 1e-3
+
+
+def test_log_prob_of_a_sample_costs_no_second_solve():
+    flow = _flow()
+    distribution = tfd.TransformedDistribution(_normal(), flow)
+    sample = distribution.sample(4)
+    diagnostics = flow.diagnostics
+    log_prob = distribution.log_prob(sample)
+    assert flow.diagnostics is diagnostics
+    np.testing.assert_allclose(
+        log_prob, distribution.log_prob(tf.identity(sample)), atol=1e-6
+    )
+
+
+def _normal():
+    return tfd.MultivariateNormalDiag(tf.zeros(2, tf.float64))
+
+
+def test_the_density_integrates_to_one():
+    distribution = tfd.TransformedDistribution(_normal(), _flow())
+    axis = np.linspace(-8, 8, 120)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    total = tf.reduce_sum(distribution.prob(grid)) * (axis[1] - axis[0]) ** 2
+    assert abs(total - 1) < 5e-3
+
+
+def test_weights_are_seen_through_chains_and_distributions():
+    flow = _flow(_network())
+    shift = tf.Variable(np.ones(2))
+    chain = tfb.Chain([tfb.Shift(shift), flow, tfb.Invert(_flow())])
+    distribution = tfd.TransformedDistribution(_normal(), chain)
+    distribution.log_prob(_points(3, 2))
+    assert len(flow.trainable_variables) == 4
+    assert len(distribution.trainable_variables) == 9
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(distribution.log_prob(_points(3, 2)))
+    gradients = tape.gradient(loss, distribution.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    "trace", ["exact", pytest.param("hutchinson", marks=pytest.mark.slow)]
+)
+def test_gradients_agree_eagerly_in_graphs_and_under_xla(trace):
+    flow = _flow(trace=trace, solver="tsit5")
+    distribution = tfd.TransformedDistribution(_normal(), flow)
+    x = _points(3, 2)
+
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(distribution.log_prob(x))
+        return tape.gradient(loss, flow.trainable_variables)
+
+    expected = gradients(x)
+    for jit_compile in (False, True):
+        actual = tf.function(gradients, jit_compile=jit_compile)(x)
+        for a, b in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+class Density(keras.Model):
+    """A model of a user's own, with a flow as an attribute."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+        self.base = tfd.MultivariateNormalDiag(tf.zeros(2))
+
+    def call(self, x):
+        return tfd.TransformedDistribution(self.base, self.flow).log_prob(x)
+
+
+def test_a_keras_model_trains_the_flow_that_is_its_attribute():
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential(
+        [keras.layers.Dense(8, "tanh"), keras.layers.Dense(2)]
+    )
+    model = Density(keras_node.CNFBijector(net))
+    x = np.random.default_rng(0).normal(3.0, 0.5, (64, 2)).astype("float32")
+    model(x)
+    assert len(model.trainable_variables) == 4
+    model.compile(keras.optimizers.Adam(0.05), loss=lambda _, y: -y)
+    history = model.fit(x, np.zeros(64), epochs=8, verbose=0).history
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+    assert history["cnf_nfe"][-1] > 6
+    assert history["cnf_nfe_backward"][-1] > 6
+
+
+def test_the_condition_reaches_the_dynamics_and_has_a_gradient():
+    def dynamics(t, y, condition):
+        return condition * tf.ones_like(y)
+
+    flow = _flow(dynamics)
+    x, condition = _points(4, 2), _points(4, 1)
+    with tf.GradientTape() as tape:
+        tape.watch(condition)
+        y = flow.forward(x, condition=condition)
+    np.testing.assert_allclose(y, x + condition, atol=1e-9)
+    np.testing.assert_allclose(
+        tape.gradient(y, condition), np.full((4, 1), 2.0), atol=1e-8
+    )
+    one_for_all = flow.forward(_points(3, 4, 2), condition=condition[:1])
+    np.testing.assert_allclose(
+        one_for_all, _points(3, 4, 2) + condition[0], atol=1e-9
+    )
+
+
+def test_concat_time_takes_a_condition_and_a_distribution_passes_it():
+    distribution = tfd.TransformedDistribution(_normal(), _flow())
+    kwargs = {"condition": _points(5, 3)}
+    sample = distribution.sample(5, bijector_kwargs=kwargs)
+    log_prob = distribution.log_prob(sample, bijector_kwargs=kwargs)
+    again = distribution.log_prob(tf.identity(sample), bijector_kwargs=kwargs)
+    np.testing.assert_allclose(log_prob, again, atol=1e-6)
+
+
+class Linear(keras.layers.Layer):
+    """A field whose divergence, claimed in closed form, is known wrong."""
+
+    def call(self, t, y):
+        return 0.1 * y
+
+    def divergence(self, t, y):
+        return 7.0 + 0.0 * y[:, 0]
+
+
+def test_dynamics_that_know_their_divergence_are_asked_for_it():
+    flow = _flow(Linear(dtype="float64"))
+    np.testing.assert_allclose(
+        flow.forward_log_det_jacobian(_points(3, 2)), 7.0, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("trace", ["exact", Hutchinson(2, "gaussian", 3)])
+def test_a_flow_comes_back_from_its_config(trace):
+    flow = _flow(times=(0.5, 2.0), trace=trace)
+    copy = keras_node.CNFBijector.from_config(flow.get_config())
+    assert copy.get_config() == flow.get_config()
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="`trace` must be one of"):
+        _flow(trace="exakt")
+    with pytest.raises(ValueError, match="`event_ndims` must be"):
+        _flow(event_ndims=0)
+    with pytest.raises(ValueError, match="the state's shape"):
+        _flow(_network(3)).forward(_points(4, 2))
+    with pytest.raises(ValueError, match="`event_ndims=2` needs a tensor"):
+        _flow(event_ndims=2).forward(_points(4))
+    with pytest.raises(TypeError, match="float events"):
+        _flow().forward(tf.ones((4, 2), tf.int32))
+    with pytest.raises(ValueError, match="A `condition` needs dynamics"):
+        _flow(_network()).forward(_points(4, 2), condition=_points(4, 1))
+    with pytest.raises(ValueError, match="need a `condition`"):
+        _flow(lambda t, y, condition: y).forward(_points(4, 2))
