@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability.python.bijectors import ffjord
 
 import keras_node
 from keras_node.trace import Hutchinson
@@ -141,6 +142,22 @@ def test_the_density_integrates_to_one():
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     total = tf.reduce_sum(distribution.prob(grid)) * (axis[1] - axis[0]) ** 2
     assert abs(total - 1) < 5e-3
+
+
+def test_log_prob_is_that_of_tfps_ffjord_from_time_zero():
+    field = _time_field()
+    theirs = ffjord.FFJORD(
+        field,
+        ode_solve_fn=keras_node.solvers.Tsit5(rtol=1e-8, atol=1e-10).solve,
+        trace_augmentation_fn=ffjord.trace_jacobian_exact,
+        dtype=tf.float64,
+    )
+    x = _points(6, 2)
+    log_probs = [
+        tfd.TransformedDistribution(_normal(), flow).log_prob(x)
+        for flow in (_flow(field), theirs)
+    ]
+    np.testing.assert_allclose(*log_probs, atol=1e-6)
 
 
 def test_weights_are_seen_through_chains_and_distributions():
