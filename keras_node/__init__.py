@@ -10,6 +10,7 @@ from keras_node.cnf_bijector import CNFBijector  # noqa: E402
 from keras_node.dynamics import ConcatTime, IgnoreTime  # noqa: E402
 from keras_node.ode_layer import ODELayer  # noqa: E402
 from keras_node.odeint import odeint  # noqa: E402
+from keras_node.planar import PlanarDynamics  # noqa: E402
 from keras_node.version import __version__  # noqa: E402
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ConcatTime",
     "IgnoreTime",
     "ODELayer",
+    "PlanarDynamics",
     "__version__",
     "adjoints",
     "odeint",
