@@ -7,7 +7,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
-from keras_node import adjoints, clock, closure, solvers, trace, vector_field
+from keras_node import (
+    adjoints,
+    clock,
+    closure,
+    nfe,
+    solvers,
+    trace,
+    vector_field,
+)
 from keras_node.odeint import solve
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.trace import ExactTrace, Linearization
@@ -187,9 +195,9 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             (times[0], times[-1]),
             self.solver,
             self.adjoint,
-            on_backward=functools.partial(_update, self._nfe_backward),
+            on_backward=functools.partial(nfe.update, self._nfe_backward),
         )
-        _update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
+        nfe.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
         self.__dict__["_diagnostics"] = results.diagnostics
         y, log_det = (leaf[-1] for leaf in results.states)
         y = tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape)
@@ -292,10 +300,6 @@ def _bits(weight):
     if weight.dtype.is_floating:
         weight = tf.bitcast(weight, _INTEGERS[weight.dtype.size])
     return tf.cast(weight, tf.int32)
-
-
-def _update(metric, num_evaluations):
-    metric.update_state(tf.reduce_mean(tf.cast(num_evaluations, tf.float32)))
 
 
 def _symbolic(tensor):

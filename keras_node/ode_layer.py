@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_node import adjoints, clock, closure, solvers, vector_field
+from keras_node import adjoints, clock, closure, nfe, solvers, vector_field
 from keras_node.odeint import solve
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
@@ -133,7 +133,7 @@ class ODELayer(keras.layers.Layer):
             self.adjoint,
             on_backward=self._count_backward,
         )
-        _update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
+        nfe.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
         if not self.return_sequences:
             return tf.nest.map_structure(lambda leaf: leaf[-1], results.states)
         outputs = tf.nest.map_structure(_batch_major, results.states)
@@ -142,7 +142,7 @@ class ODELayer(keras.layers.Layer):
         return outputs
 
     def _count_backward(self, num_evaluations):
-        _update(self._nfe_backward, num_evaluations)
+        nfe.update(self._nfe_backward, num_evaluations)
 
     def compute_output_shape(self, inputs_shape, times_shape=None):
         if not self.return_sequences:
@@ -196,10 +196,6 @@ def _supports_jit(solver, adjoint):
 
 def _as_spec(leaf):
     return tf.TensorSpec(leaf.shape, leaf.dtype)
-
-
-def _update(metric, num_evaluations):
-    metric.update_state(tf.reduce_mean(tf.cast(num_evaluations, tf.float32)))
 
 
 def _repeat(mask, num_times):
