@@ -13,11 +13,12 @@ from keras_node import (
     closure,
     nfe,
     solvers,
-    trace,
     vector_field,
 )
+from keras_node import trace as trace_estimators
 from keras_node.odeint import solve
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
+from keras_node.solvers.arguments import is_positive_integer
 from keras_node.trace import ExactTrace, Linearization
 
 
@@ -121,7 +122,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         self.times = clock.as_static_times(times)
         self.solver = solvers.get(solver)
         self.adjoint = adjoints.get(adjoint)
-        self.trace = get_trace(trace)
+        self.trace = trace_estimators.get(trace)
         self.event_ndims = event_ndims
         self._nfe = keras.metrics.Mean(f"{name}_nfe")
         self._nfe_backward = keras.metrics.Mean(f"{name}_nfe_backward")
@@ -234,7 +235,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
     def _ode_fn(self, y, condition):
         """Returns the dynamics of state and log-det."""
         probes = None
-        if not isinstance(self.trace, ExactTrace):
+        if self.trace.is_random:
             probes = self.trace.sample_probes(
                 tf.shape(y), y.dtype, self._weights_key(y, condition)
             )
@@ -276,7 +277,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             "times": self.times,
             "solver": solvers.serialize(self.solver),
             "adjoint": adjoints.serialize(self.adjoint),
-            "trace": trace.serialize(self.trace),
+            "trace": trace_estimators.serialize(self.trace),
             "event_ndims": self.event_ndims,
             "validate_args": self.validate_args,
             "name": self.name,
@@ -289,17 +290,15 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         return cls(**config)
 
 
-# The constructor's argument has the module's name.
-get_trace = trace.get
-
 _INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 
 
 def _bits(weight):
+    """Returns all bits of a float tensor, as int32."""
     weight = tf.convert_to_tensor(weight)
-    if weight.dtype.is_floating:
-        weight = tf.bitcast(weight, _INTEGERS[weight.dtype.size])
-    return tf.cast(weight, tf.int32)
+    # A number of eight bytes becomes two integers.
+    integer = tf.int16 if weight.dtype.size == 2 else tf.int32
+    return tf.cast(tf.bitcast(weight, integer), tf.int32)
 
 
 def _symbolic(tensor):
@@ -307,7 +306,7 @@ def _symbolic(tensor):
 
 
 def _check_event_ndims(event_ndims):
-    if not isinstance(event_ndims, int) or event_ndims < 1:
+    if not is_positive_integer(event_ndims):
         raise ValueError(
             "`event_ndims` must be a positive integer, the number of axes of "
             f"an event. Received: event_ndims={event_ndims!r}"

@@ -3,6 +3,21 @@
 import keras
 
 
+class Configurable:
+    """Base class of what keeps one attribute for each of its arguments."""
+
+    _arguments = ()
+
+    def get_config(self):
+        """Returns the arguments that make an equal object."""
+        return {name: getattr(self, name) for name in self._arguments}
+
+    @classmethod
+    def from_config(cls, config):
+        """Creates an object from the result of `get_config`."""
+        return cls(**config)
+
+
 def get(identifier, registry, kind, instance_of):
     """Returns the object that an identifier stands for.
 

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_node.solvers.arguments import is_positive_integer
+
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class PlanarDynamics(keras.layers.Layer):
@@ -108,7 +110,7 @@ class PlanarDynamics(keras.layers.Layer):
 
 
 def _check_positive(name, value):
-    if not isinstance(value, int) or value < 1:
+    if not is_positive_integer(value):
         raise ValueError(
             f"`{name}` must be a positive integer. Received: {name}={value!r}"
         )

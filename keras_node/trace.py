@@ -56,8 +56,10 @@ class Linearization:
         )
 
 
-class TraceEstimator:
+class TraceEstimator(identifiers.Configurable):
     """Base class of the ways to find `tr(df/dy)`."""
+
+    is_random = False
 
     def sample_probes(self, shape, dtype, key):
         """Returns the noise of one solve, or `None` without noise.
@@ -77,15 +79,6 @@ class TraceEstimator:
             probes: What `sample_probes` returned.
         """
         raise NotImplementedError
-
-    def get_config(self):
-        """Returns the arguments that make an equal estimator."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """Creates an estimator from the result of `get_config`."""
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -137,6 +130,9 @@ class Hutchinson(TraceEstimator):
     - [Grathwohl et al., 2019](https://arxiv.org/abs/1810.01367)
     """
 
+    is_random = True
+    _arguments = ("num_probes", "distribution", "seed")
+
     def __init__(self, num_probes=1, distribution="rademacher", seed=None):
         if not is_positive_integer(num_probes):
             raise ValueError(
@@ -153,14 +149,6 @@ class Hutchinson(TraceEstimator):
         self.seed = seed
         # Python's generator is the one that `set_random_seed` seeds.
         self._seed = random.randint(0, _MAX_SEED) if seed is None else seed
-
-    def get_config(self):
-        """Returns the arguments that make an equal estimator."""
-        return {
-            "num_probes": self.num_probes,
-            "distribution": self.distribution,
-            "seed": self.seed,
-        }
 
     def sample_probes(self, shape, dtype, key):
         """Returns the noise of one solve, `(num_probes, batch, ...)`."""
@@ -229,7 +217,7 @@ def _orthonormal(vectors):
     shape = tf.shape(vectors)
     flat = tf.reshape(vectors, tf.concat([shape[:2], [-1]], axis=0))
     q, _ = tf.linalg.qr(tf.transpose(flat, [1, 2, 0]))
-    basis = tf.stop_gradient(tf.transpose(q, [2, 0, 1]))
+    basis = tf.transpose(q, [2, 0, 1])
     size = vectors.shape[2:].num_elements()
     count = min(vectors.shape[0], size) if size else vectors.shape[0]
     basis = tf.reshape(basis, tf.concat([[count], shape[1:]], axis=0))

@@ -115,7 +115,7 @@ def test_a_function_with_variables_gets_new_noise_when_they_change():
     first = flow.forward_log_det_jacobian(x)
     again = flow.forward_log_det_jacobian(tf.identity(x))
     np.testing.assert_array_equal(first, again)
-    matrix[0, 0].assign(1e-12)
+    matrix[0, 0].assign(2.0**-40)  # All low bits are zero.
     renewed = flow.forward_log_det_jacobian(tf.identity(x))
     assert np.abs(first - renewed).max() > 1e-3
 

@@ -5,6 +5,8 @@ import typing
 import tensorflow as tf
 from tensorflow.python.eager import record
 
+from keras_node.identifiers import Configurable
+
 
 class Problem(typing.NamedTuple):
     """An initial value problem with all that its gradient flows to.
@@ -45,21 +47,12 @@ class Gradients(typing.NamedTuple):
     num_evaluations: tf.Tensor
 
 
-class Adjoint:
+class Adjoint(Configurable):
     """Base class of the ways to differentiate a solve."""
 
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
         raise NotImplementedError
-
-    def get_config(self):
-        """Returns the arguments that make an equal adjoint."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """Creates an adjoint from the result of `get_config`."""
-        return cls(**config)
 
 
 def solve_unrecorded(forward, problem):

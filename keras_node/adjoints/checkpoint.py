@@ -42,6 +42,8 @@ class CheckpointAdjoint(Adjoint):
     - [Griewank & Walther, 2000](https://doi.org/10.1145/347837.347846)
     """
 
+    _arguments = ("max_checkpoints",)
+
     def __init__(self, max_checkpoints=128):
         if not is_positive_integer(max_checkpoints) or max_checkpoints < 2:
             raise ValueError(
@@ -49,10 +51,6 @@ class CheckpointAdjoint(Adjoint):
                 f"Received: max_checkpoints={max_checkpoints}"
             )
         self.max_checkpoints = int(max_checkpoints)
-
-    def get_config(self):
-        """Returns the arguments that make an equal adjoint."""
-        return {"max_checkpoints": self.max_checkpoints}
 
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""

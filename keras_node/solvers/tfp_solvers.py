@@ -4,14 +4,16 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_node.identifiers import Configurable
 from keras_node.solvers import lanes, solution
 from keras_node.solvers.arguments import check_common
 
 _UNKNOWN = -1
+_ARGUMENTS = ("rtol", "atol", "first_step_size", "max_num_steps", "on_failure")
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class DormandPrince(tfp.math.ode.DormandPrince):
+class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
     """`tfp.math.ode.DormandPrince`, guarded so that every solve ends.
 
     A step that is not finite or no longer moves the clock makes the rest of
@@ -27,6 +29,8 @@ class DormandPrince(tfp.math.ode.DormandPrince):
         on_failure: `"raise"` (default) or `"nan"`, as in `Solver`.
         **kwargs: Other arguments of `tfp.math.ode.DormandPrince`.
     """
+
+    _arguments = _ARGUMENTS
 
     def __init__(
         self,
@@ -52,21 +56,6 @@ class DormandPrince(tfp.math.ode.DormandPrince):
     def max_num_evaluations(self):
         """The evaluations that `max_num_steps` steps take."""
         return self.max_num_steps * self.ODE_FN_EVALS_PER_STEP
-
-    def get_config(self):
-        """Returns the arguments that make an equal solver."""
-        return {
-            "rtol": self.rtol,
-            "atol": self.atol,
-            "first_step_size": self.first_step_size,
-            "max_num_steps": self.max_num_steps,
-            "on_failure": self.on_failure,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Creates a solver from the result of `get_config`."""
-        return cls(**config)
 
     def _step(self, solver_state, diagnostics, *args, **kwargs):
         before = solver_state.current_time
@@ -95,7 +84,7 @@ class DormandPrince(tfp.math.ode.DormandPrince):
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class BDF(tfp.math.ode.BDF):
+class BDF(Configurable, tfp.math.ode.BDF):
     """`tfp.math.ode.BDF`, for stiff dynamics, with a bound on its steps.
 
     Backward differentiation formulas of order 1 to 5. It solves linear
@@ -114,6 +103,8 @@ class BDF(tfp.math.ode.BDF):
     Reference:
     - [Shampine & Reichelt, 1997](https://doi.org/10.1137/S1064827594276424)
     """
+
+    _arguments = _ARGUMENTS
 
     def __init__(
         self,
@@ -137,21 +128,6 @@ class BDF(tfp.math.ode.BDF):
         self.first_step_size = first_step_size
         self.max_num_steps = int(max_num_steps)
         self.on_failure = on_failure
-
-    def get_config(self):
-        """Returns the arguments that make an equal solver."""
-        return {
-            "rtol": self.rtol,
-            "atol": self.atol,
-            "first_step_size": self.first_step_size,
-            "max_num_steps": self.max_num_steps,
-            "on_failure": self.on_failure,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Creates a solver from the result of `get_config`."""
-        return cls(**config)
 
 
 def integrate(solver, ode_fn, times, y):
