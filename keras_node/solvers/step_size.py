@@ -42,10 +42,13 @@ def error_ratio(tableau, increments, scale, norm):
 
 
 def initial_step_size(ode_fn, t, y, f, direction, interval, solver, norm):
-    """Chooses the first step (Hairer, Nørsett & Wanner, II.4, p. 169).
+    """Chooses the first step (after Hairer, Nørsett & Wanner, II.4, p. 169).
 
     Compares the sizes of the state, its derivative and, by one explicit Euler
     step, its second derivative. That Euler step stays inside the interval.
+
+    The book aims at 0.01 of the error allowed; this aims at all of it, since
+    the error constants of these methods are below 0.01 already.
 
     Returns:
         Positive float64 step sizes, one for each lane; one evaluation.
@@ -67,7 +70,7 @@ def initial_step_size(ode_fn, t, y, f, direction, interval, solver, norm):
     steepest = tf.maximum(d1, d2)
     h1 = tf.where(
         steepest > 1e-15,
-        (0.01 / steepest) ** (1.0 / solver.tableau.order),
+        (1.0 / steepest) ** (1.0 / solver.tableau.order),
         tf.maximum(1e-3 * h0, 1e-6),
     )
     h = tf.minimum(tf.minimum(100.0 * h0, h1), interval)
