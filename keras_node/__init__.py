@@ -4,7 +4,7 @@ from keras_node.backend import check_environment
 
 check_environment()
 
-from keras_node import adjoints, solvers, trace  # noqa: E402
+from keras_node import adjoints, regularizers, solvers, trace  # noqa: E402
 from keras_node.augment import Augment  # noqa: E402
 from keras_node.cnf_bijector import CNFBijector  # noqa: E402
 from keras_node.dynamics import ConcatTime, IgnoreTime  # noqa: E402
@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "adjoints",
     "odeint",
+    "regularizers",
     "solvers",
     "trace",
 ]

@@ -21,6 +21,18 @@ def as_static_times(times):
     return tuple(_checked(array).tolist())
 
 
+def t_shape(solver, times_shape=None):
+    """Returns the shape of the time that dynamics get, `()` or `(None,)`.
+
+    Args:
+        solver: `tfp.math.ode.Solver`.
+        times_shape: Shape of the times, if they are not the layer's own.
+    """
+    has_clocks = times_shape is not None and len(times_shape) == 2
+    has_clocks |= getattr(solver, "per_sample_steps", False)
+    return (None,) if has_clocks else ()
+
+
 def as_clock(times, solver, leaves):
     """Returns float64 times, time-major, with the lanes of the solve."""
     if isinstance(times, tf.Variable):

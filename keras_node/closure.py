@@ -42,10 +42,7 @@ def _trace(ode_fn, t_shape, state):
         )
         first = tf.nest.flatten(state)[0]
         t = tf.compat.v1.placeholder(first.dtype, t_shape)
-        derivative = ode_fn(t, inputs)
-        _check_structure(derivative, state)
-        derivative = tf.nest.map_structure(tf.convert_to_tensor, derivative)
-    check_derivative(derivative, state)
+        check_derivative(ode_fn(t, inputs), state)
     return graph
 
 
@@ -71,7 +68,13 @@ def _check_structure(derivative, state):
 
 
 def check_derivative(derivative, state):
-    """Raises `ValueError` unless a derivative matches the state."""
+    """Returns a derivative as tensors.
+
+    Raises:
+        ValueError: If it does not match the state.
+    """
+    _check_structure(derivative, state)
+    derivative = tf.nest.map_structure(tf.convert_to_tensor, derivative)
     pairs = zip(
         tf.nest.flatten(derivative), tf.nest.flatten(state), strict=True
     )
@@ -89,6 +92,7 @@ def check_derivative(derivative, state):
                 f"the state. Received: derivative of shape {slope.shape}, "
                 f"state of shape {leaf.shape}"
             )
+    return derivative
 
 
 def _is_same_shape(shape, expected):

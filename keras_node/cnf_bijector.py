@@ -10,16 +10,19 @@ from tensorflow_probability.python.internal import cache_util
 from keras_node import (
     adjoints,
     clock,
-    closure,
     nfe,
+    noise,
     solvers,
     vector_field,
 )
+from keras_node import regularizers as regularization
 from keras_node import trace as trace_estimators
+from keras_node.linearization import Linearization
 from keras_node.odeint import solve
+from keras_node.regularizers import Penalties
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.solvers.arguments import is_positive_integer
-from keras_node.trace import ExactTrace, Linearization
+from keras_node.trace import ExactTrace
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -56,6 +59,9 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             `"exact"` (default), `"hutchinson"` or `"hutch++"`.
         event_ndims: Positive integer, how many of the last axes make an
             event. Default 1.
+        regularizers: List of regularizers of the dynamics, see
+            `keras_node.regularizers.get`, which add losses and are metrics,
+            such as `<name>_kinetic_energy`. Default `None`.
         validate_args: As of tfp's bijectors.
         name: String, the name of the bijector, and of the layer.
 
@@ -102,6 +108,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         event_ndims=1,
         validate_args=False,
         name="cnf",
+        regularizers=None,
     ):
         parameters = dict(locals())
         _check_event_ndims(event_ndims)
@@ -126,6 +133,8 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         self.event_ndims = event_ndims
         self._nfe = keras.metrics.Mean(f"{name}_nfe")
         self._nfe_backward = keras.metrics.Mean(f"{name}_nfe_backward")
+        self._penalties = Penalties(regularizers, name)
+        self._penalty_metrics = self._penalties.metrics
         self._show_weights()
 
     @property
@@ -181,6 +190,13 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         return attributes["ildj"]
 
     def _solve(self, x, times, condition):
+        # As a layer's call, for its losses: those of the last call replace
+        # those of the one before, unless all are part of a model's call.
+        return keras.layers.Layer.__call__(
+            self, x, times=times, condition=condition
+        )
+
+    def call(self, x, times, condition):
         """Returns the state at the last time, and the log-det to it."""
         _check_event(x, self.event_ndims)
         vector_field.check_callable(self.dynamics, condition)
@@ -192,22 +208,29 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         self._build_dynamics(y, condition)
         results = solve(
             self._ode_fn(y, condition),
-            (y, tf.zeros_like(y[(..., *[0] * self.event_ndims)])),
+            (
+                y,
+                tf.zeros_like(y[(..., *[0] * self.event_ndims)]),
+                self._penalties.zeros(y),
+            ),
             (times[0], times[-1]),
             self.solver,
             self.adjoint,
             on_backward=functools.partial(nfe.update, self._nfe_backward),
+            num_controlled=2,
         )
         nfe.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
         self.__dict__["_diagnostics"] = results.diagnostics
-        y, log_det = (leaf[-1] for leaf in results.states)
+        states = tf.nest.map_structure(lambda leaf: leaf[-1], results.states)
+        y, log_det, integrals = states
+        self._penalties.report(self, integrals)
         y = tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape)
         return y, tf.reshape(log_det, batch)
 
     def _build_dynamics(self, y, condition):
         dynamics = self.dynamics
         if isinstance(dynamics, keras.layers.Layer) and not dynamics.built:
-            t_shape = self._t_shape()
+            t_shape = clock.t_shape(self.solver)
             vector_field.build_layer(
                 dynamics,
                 keras.KerasTensor(t_shape, y.dtype.name),
@@ -216,10 +239,6 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             )
             vector_field.refuse_stateful_layers(dynamics)
         self._show_weights()
-
-    def _t_shape(self):
-        has_clocks = getattr(self.solver, "per_sample_steps", False)
-        return (None,) if has_clocks else ()
 
     def _show_weights(self):
         """Lets `tf.Module` see the weights, which are Keras's.
@@ -233,43 +252,34 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             )
 
     def _ode_fn(self, y, condition):
-        """Returns the dynamics of state and log-det."""
-        probes = None
-        if self.trace.is_random:
-            probes = self.trace.sample_probes(
-                tf.shape(y), y.dtype, self._weights_key(y, condition)
-            )
-            # An integer needs no gradient, so the adjoint carries none.
-            probes = tf.bitcast(probes, _INTEGERS[y.dtype.size])
+        """Returns the dynamics of state, log-det and penalties."""
+        bits = None
+        is_random = self.trace.is_random
+        if is_random or self._penalties.needs_probes:
+            source = self.trace if is_random else self._penalties
+            ode_fn = vector_field.as_ode_fn(self.dynamics, condition=condition)
+            key = noise.key_of(ode_fn, clock.t_shape(self.solver), y)
+            bits = noise.freeze(source.sample_probes(y, key))
         # Eagerly, a vectorized product would be traced at each evaluation.
         augmented = self._traced if tf.executing_eagerly() else self._augmented
-        return lambda t, state: augmented(t, state[0], probes, condition)
-
-    def _weights_key(self, y, condition):
-        """Returns an integer that changes whenever a weight does."""
-        ode_fn = vector_field.as_ode_fn(self.dynamics, condition=condition)
-        total = tf.zeros([], tf.int32)
-        for weight in closure.weights(ode_fn, self._t_shape(), y):
-            total += tf.reduce_sum(_bits(tf.stop_gradient(weight)))
-        return total
+        return lambda t, state: augmented(t, state[0], bits, condition)
 
     @functools.cached_property
     def _traced(self):
         return tf.function(self._augmented, autograph=False)
 
-    def _augmented(self, t, y, probes, condition):
+    def _augmented(self, t, y, bits, condition):
         ode_fn = vector_field.as_ode_fn(self.dynamics, condition=condition)
-        linearization = Linearization(ode_fn, t, y)
+        linearization = Linearization(ode_fn, t, y, noise.thaw(bits, y))
         if isinstance(self.trace, ExactTrace) and hasattr(
             self.dynamics, "divergence"
         ):
             options = {} if condition is None else {"condition": condition}
             divergence = self.dynamics.divergence(t, y, **options)
         else:
-            if probes is not None:
-                probes = tf.bitcast(probes, y.dtype)
-            divergence = self.trace.divergence(linearization, probes)
-        return linearization.derivative, divergence
+            divergence = self.trace.divergence(linearization)
+        rates = self._penalties.rates(linearization)
+        return linearization.derivative, divergence, rates
 
     def get_config(self):
         return {
@@ -281,6 +291,9 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             "event_ndims": self.event_ndims,
             "validate_args": self.validate_args,
             "name": self.name,
+            "regularizers": regularization.serialize(
+                self._penalties.regularizers
+            ),
         }
 
     @classmethod
@@ -288,17 +301,6 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         config = dict(config)  # The caller keeps its dict.
         config["dynamics"] = deserialize_dynamics(config["dynamics"])
         return cls(**config)
-
-
-_INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
-
-
-def _bits(weight):
-    """Returns all bits of a float tensor, as int32."""
-    weight = tf.convert_to_tensor(weight)
-    # A number of eight bytes becomes two integers.
-    integer = tf.int16 if weight.dtype.size == 2 else tf.int32
-    return tf.cast(tf.bitcast(weight, integer), tf.int32)
 
 
 def _symbolic(tensor):

@@ -4,8 +4,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_node import adjoints, clock, closure, nfe, solvers, vector_field
+from keras_node import (
+    adjoints,
+    clock,
+    closure,
+    nfe,
+    solvers,
+    vector_field,
+)
+from keras_node import regularizers as regularization
 from keras_node.odeint import solve
+from keras_node.regularizers import Penalties
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 
@@ -42,6 +51,9 @@ class ODELayer(keras.layers.Layer):
             `"auto"`: exact gradients where the solver allows it.
         return_sequences: Boolean, whether to return the state at each of the
             times or at the last one alone. Default `False`.
+        regularizers: List of regularizers of the dynamics, see
+            `keras_node.regularizers.get`, which add losses and are metrics,
+            such as `<layer name>_kinetic_energy`. Default `None`.
         **kwargs: Other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -85,6 +97,7 @@ class ODELayer(keras.layers.Layer):
         solver="tsit5",
         adjoint="auto",
         return_sequences=False,
+        regularizers=None,
         **kwargs,
     ):
         # Half precision would not tell one of the call's `times` from the
@@ -100,11 +113,11 @@ class ODELayer(keras.layers.Layer):
         self.supports_jit = _supports_jit(self.solver, self.adjoint)
         self._nfe = keras.metrics.Mean(f"{self.name}_nfe")
         self._nfe_backward = keras.metrics.Mean(f"{self.name}_nfe_backward")
+        self._penalties = Penalties(regularizers, self.name)
+        self._penalty_metrics = self._penalties.metrics
 
     def build(self, inputs_shape, times_shape=None):
-        has_clocks = times_shape is not None and len(times_shape) == 2
-        has_clocks |= getattr(self.solver, "per_sample_steps", False)
-        t_shape = (None,) if has_clocks else ()
+        t_shape = clock.t_shape(self.solver, times_shape)
         state = keras.tree.map_shape_structure(
             lambda shape: keras.KerasTensor(shape, self.compute_dtype),
             inputs_shape,
@@ -125,18 +138,23 @@ class ODELayer(keras.layers.Layer):
         state = tf.nest.map_structure(
             lambda leaf: tf.cast(leaf, self.compute_dtype), inputs
         )
+        ode_fn = vector_field.as_ode_fn(self.dynamics, training)
+        t_shape = clock.t_shape(self.solver, np.shape(times))
         results = solve(
-            vector_field.as_ode_fn(self.dynamics, training),
-            state,
+            self._penalties.extend(ode_fn, t_shape, state),
+            (state, self._penalties.zeros(state)),
             self.times if times is None else times,
             self.solver,
             self.adjoint,
             on_backward=self._count_backward,
+            num_controlled=len(tf.nest.flatten(state)),
         )
+        states, integrals = results.states
+        self._penalties.report(self, [leaf[-1] for leaf in integrals])
         nfe.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
         if not self.return_sequences:
-            return tf.nest.map_structure(lambda leaf: leaf[-1], results.states)
-        outputs = tf.nest.map_structure(_batch_major, results.states)
+            return tf.nest.map_structure(lambda leaf: leaf[-1], states)
+        outputs = tf.nest.map_structure(_batch_major, states)
         if mask is not None and times is not None:
             _set_mask(outputs, mask, results.times.shape[0])
         return outputs
@@ -178,6 +196,9 @@ class ODELayer(keras.layers.Layer):
                 "solver": solvers.serialize(self.solver),
                 "adjoint": adjoints.serialize(self.adjoint),
                 "return_sequences": self.return_sequences,
+                "regularizers": regularization.serialize(
+                    self._penalties.regularizers
+                ),
             }
         )
         return config

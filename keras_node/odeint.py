@@ -78,12 +78,15 @@ def solve(
     solver="tsit5",
     adjoint="auto",
     on_backward=None,
+    num_controlled=None,
 ):
-    """Does what `odeint` says, and reports the NFE of the backward pass.
+    """Does what `odeint` says, for layers.
 
     Args:
         on_backward: Callable of an integer tensor, called in each backward
             pass with its number of function evaluations; or `None`.
+        num_controlled: How many leaves of the state, from the first, control
+            the error; `None` for all.
     """
     solver = solvers.get(solver)
     adjoint = adjoints.get(adjoint)
@@ -102,6 +105,7 @@ def solve(
             captures=captures,
             times_vary=times_vary,
             on_backward=on_backward,
+            num_controlled=num_controlled,
         )
     )
     states = [

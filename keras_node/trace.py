@@ -1,59 +1,10 @@
 """The divergence of a vector field, exact and estimated."""
 
-import random
-
 import keras
 import tensorflow as tf
 
-from keras_node import closure, identifiers
+from keras_node import identifiers, noise
 from keras_node.solvers.arguments import is_positive_integer
-
-_DISTRIBUTIONS = ("rademacher", "gaussian")
-_MAX_SEED = 2**31 - 1
-
-
-class Linearization:
-    """A vector field at a point, and products with its Jacobian there.
-
-    Args:
-        ode_fn: Callable `(t, y) -> dy/dt`, each sample by itself.
-        t: Float tensor, the time.
-        y: Float tensor `(batch, ...)`, the state.
-
-    Attributes:
-        derivative: `f(t, y)`, of the shape of `y`.
-
-    Raises:
-        ValueError: If the derivative does not match the state.
-    """
-
-    def __init__(self, ode_fn, t, y):
-        self._y = tf.identity(y)
-        with tf.GradientTape(
-            persistent=True, watch_accessed_variables=False
-        ) as self._tape:
-            self._tape.watch(self._y)
-            derivative = tf.convert_to_tensor(ode_fn(t, self._y))
-            closure.check_derivative(derivative, y)
-            self.derivative = tf.cast(derivative, y.dtype)
-
-    def vjp(self, cotangents):
-        """Returns `v^T df/dy` of each `v` in `cotangents`, in one batch.
-
-        Args:
-            cotangents: Tensor `(k, batch, ...)`, `k` known.
-        """
-        if cotangents.shape[0] == 1:
-            return self._vjp(cotangents[0])[tf.newaxis]
-        return tf.vectorized_map(self._vjp, cotangents)
-
-    def _vjp(self, cotangent):
-        return self._tape.gradient(
-            self.derivative,
-            self._y,
-            output_gradients=cotangent,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
 
 
 class TraceEstimator(identifiers.Configurable):
@@ -61,22 +12,21 @@ class TraceEstimator(identifiers.Configurable):
 
     is_random = False
 
-    def sample_probes(self, shape, dtype, key):
-        """Returns the noise of one solve, or `None` without noise.
+    def sample_probes(self, y, key):
+        """Returns the noise of one solve, `(k, batch, ...)`; `None` for none.
 
         Args:
-            shape: Shape of the state, `(batch, ...)`.
-            dtype: Dtype of the state.
+            y: Float tensor `(batch, ...)`, the state.
             key: Integer scalar, mixed into the seed.
         """
         return None
 
-    def divergence(self, linearization, probes):
+    def divergence(self, linearization):
         """Returns `tr(df/dy)` of each sample, `(batch,)`.
 
         Args:
-            linearization: `Linearization`.
-            probes: What `sample_probes` returned.
+            linearization: `Linearization`, whose probes are those that
+                `sample_probes` returned.
         """
         raise NotImplementedError
 
@@ -90,7 +40,7 @@ class ExactTrace(TraceEstimator):
     are asked for it instead.
     """
 
-    def divergence(self, linearization, probes):
+    def divergence(self, linearization):
         """Returns `tr(df/dy)` of each sample, `(batch,)`."""
         y = linearization.derivative
         event = y.shape[1:]
@@ -139,34 +89,26 @@ class Hutchinson(TraceEstimator):
                 "`num_probes` must be a positive integer. "
                 f"Received: num_probes={num_probes}"
             )
-        if distribution not in _DISTRIBUTIONS:
+        if distribution not in noise.DISTRIBUTIONS:
             raise ValueError(
-                f"`distribution` must be one of {_DISTRIBUTIONS}. "
+                f"`distribution` must be one of {noise.DISTRIBUTIONS}. "
                 f"Received: distribution={distribution!r}"
             )
         self.num_probes = num_probes
         self.distribution = distribution
         self.seed = seed
-        # Python's generator is the one that `set_random_seed` seeds.
-        self._seed = random.randint(0, _MAX_SEED) if seed is None else seed
+        self._seed = noise.as_seed(seed)
 
-    def sample_probes(self, shape, dtype, key):
+    def sample_probes(self, y, key):
         """Returns the noise of one solve, `(num_probes, batch, ...)`."""
-        shape = tf.concat([[self.num_probes], shape], axis=0)
-        seed = tf.stack([tf.constant(self._seed, tf.int32), key])
-        if self.distribution == "gaussian":
-            # The same numbers under XLA, which would choose another algorithm.
-            return tf.random.stateless_normal(
-                shape, seed, dtype=dtype, alg="philox"
-            )
-        bits = tf.random.stateless_uniform(
-            shape, seed, maxval=2, dtype=tf.int32, minval=0, alg="philox"
+        return noise.sample_like(
+            y, self.num_probes, self.distribution, self._seed, key
         )
-        return tf.cast(2 * bits - 1, dtype)
 
-    def divergence(self, linearization, probes):
+    def divergence(self, linearization):
         """Returns the estimate for each sample, `(batch,)`."""
-        return tf.reduce_mean(_dot(linearization.vjp(probes), probes), axis=0)
+        products = _dot(linearization.probe_products, linearization.probes)
+        return tf.reduce_mean(products, axis=0)
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -188,19 +130,19 @@ class HutchPlusPlus(Hutchinson):
     - [Meyer et al., 2021](https://arxiv.org/abs/2010.09649)
     """
 
-    def sample_probes(self, shape, dtype, key):
+    def sample_probes(self, y, key):
         """Returns sketch and noise of one solve, `(2 * num_probes, ...)`."""
         halves = [
-            super(HutchPlusPlus, self).sample_probes(shape, dtype, key + i)
+            super(HutchPlusPlus, self).sample_probes(y, key + i)
             for i in range(2)
         ]
         return tf.concat(halves, axis=0)
 
-    def divergence(self, linearization, probes):
+    def divergence(self, linearization):
         """Returns the estimate for each sample, `(batch,)`."""
-        sketch, noise = tf.split(probes, 2)
+        sketch, rest = tf.split(linearization.probes, 2)
         basis = _orthonormal(tf.stop_gradient(linearization.vjp(sketch)))
-        rest = _rest(noise, basis)
+        rest = _rest(rest, basis)
         products = linearization.vjp(tf.concat([basis, rest], axis=0))
         size = basis.shape[0]
         on_basis = tf.reduce_sum(_dot(products[:size], basis), axis=0)

@@ -1,11 +1,13 @@
 """The contract of an adjoint, and the custom gradient that two of them use."""
 
+import functools
 import typing
 
 import tensorflow as tf
 from tensorflow.python.eager import record
 
 from keras_node.identifiers import Configurable
+from keras_node.solvers import lanes
 
 
 class Problem(typing.NamedTuple):
@@ -20,6 +22,9 @@ class Problem(typing.NamedTuple):
         times_vary: Whether `times` is a tensor, which may need a gradient.
         on_backward: Callable that gets the number of function evaluations of
             the backward pass, an integer tensor; or `None`.
+        num_controlled: How many leaves, from the first, control the error;
+            `None` for all. The others are integrals that feed back into
+            nothing, such as those of a regularizer.
     """
 
     solver: typing.Any
@@ -28,7 +33,18 @@ class Problem(typing.NamedTuple):
     y: list
     captures: list
     times_vary: bool
-    on_backward: typing.Callable | None
+    on_backward: typing.Callable | None = None
+    num_controlled: int | None = None
+
+    def norm(self):
+        """Returns the norm of the leaves that control the error."""
+        return functools.partial(
+            _norm_of_first, self.num_controlled, self.times.shape.rank - 1
+        )
+
+
+def _norm_of_first(count, lane_rank, leaves):
+    return lanes.rms(leaves[:count], lane_rank)
 
 
 class Gradients(typing.NamedTuple):

@@ -60,7 +60,9 @@ class BacksolveAdjoint(Adjoint):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
 
         def forward(ode_fn, times, y):
-            return _integrate(problem.solver, ode_fn, times, y)
+            return _integrate(
+                problem.solver, ode_fn, times, y, norm=problem.norm()
+            )
 
         def backward(result, cotangents, variables):
             solver = self.solver or problem.solver
@@ -151,10 +153,17 @@ class _Backsolve:
 
     def _norm(self):
         """Returns the seminorm: the error of state and adjoint alone."""
-        size = 2 * len(self._problem.y)
-        if self._times.shape.rank == 1:
-            return lambda leaves: lanes.rms(leaves[:size], 0)
-        return lambda leaves: lanes.max_rms(leaves[:size])
+        size, count = len(self._problem.y), self._problem.num_controlled
+        is_shared = self._times.shape.rank == 1
+
+        def norm(leaves):
+            y, a = leaves[:size], leaves[size : 2 * size]
+            controlled = [*y[:count], *a[:count]]
+            if is_shared:
+                return lanes.rms(controlled, 0)
+            return lanes.max_rms(controlled)
+
+        return norm
 
     def _state(self, row):
         return [leaf[row] for leaf in self._states]

@@ -60,7 +60,9 @@ class CheckpointAdjoint(Adjoint):
         )
 
         def forward(ode_fn, times, y):
-            return problem.solver.integrate(ode_fn, times, y, recorder=recorder)
+            return problem.solver.integrate(
+                ode_fn, times, y, recorder=recorder, norm=problem.norm()
+            )
 
         def backward(result, cotangents, variables):
             return _Reversal(problem, result, cotangents, variables).run()

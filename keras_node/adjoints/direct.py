@@ -48,7 +48,9 @@ class DirectAdjoint(Adjoint):
         recorder = StepRecorder(solver.max_num_steps)
 
         def forward(ode_fn, times, y):
-            return solver.integrate(ode_fn, times, y, recorder=recorder)
+            return solver.integrate(
+                ode_fn, times, y, recorder=recorder, norm=problem.norm()
+            )
 
         result = solve_unrecorded(forward, problem)
         states, _ = replay(

@@ -1,0 +1,238 @@
+"""Penalties on dynamics that are hard to solve, integrated along the way."""
+
+import numbers
+
+import keras
+import tensorflow as tf
+
+from keras_node import identifiers, noise
+from keras_node.linearization import Linearization
+from keras_node.solvers.state import solved_dtype
+
+
+class Regularizer(identifiers.Configurable):
+    """Base class of penalties `weight * mean over the batch of int g dt`.
+
+    The integral is part of the layer's solve, but does not control its
+    error: outputs, log-dets and the steps are those without it. Along
+    reversed times it counts as positive too.
+
+    Args:
+        weight: Float, at least 0, the factor in the loss.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    _arguments = ("weight",)
+    name = None
+    needs_probes = False
+
+    def __init__(self, weight=0.01):
+        if not isinstance(weight, numbers.Real) or not weight >= 0:
+            raise ValueError(
+                f"`weight` must be a float, at least 0. Received: {weight=}"
+            )
+        self.weight = weight
+
+    def rate(self, linearization):
+        """Returns `g` of each sample, `(batch,)`.
+
+        Args:
+            linearization: `Linearization` of the dynamics.
+        """
+        raise NotImplementedError
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class KineticEnergy(Regularizer):
+    """The kinetic energy `int |f(t, y)|^2 dt`: of two flows, the shorter way.
+
+    The square is summed over the state. Paths of least energy are straight
+    lines at constant speed, which solvers follow in few steps.
+
+    Args:
+        weight: Float, at least 0. Default 0.01.
+
+    Example:
+    >>> layer = keras_node.ODELayer(
+    ...     keras.layers.Dense(4, "tanh"),
+    ...     regularizers=[keras_node.regularizers.KineticEnergy(0.1)],
+    ... )
+    >>> layer(tf.ones((8, 4))).shape, len(layer.losses)
+    (TensorShape([8, 4]), 1)
+
+    Reference:
+    - [Finlay et al., 2020, eq. 9](https://arxiv.org/abs/2002.02798)
+    """
+
+    name = "kinetic_energy"
+
+    def rate(self, linearization):
+        """Returns `|f|^2` of each sample, `(batch,)`."""
+        return _sum_of_squares(linearization.derivative, 1)
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class JacobianFrobenius(Regularizer):
+    """The integral of the Jacobian's squared Frobenius norm, `|df/dy|_F^2`.
+
+    Estimated without bias as `|v^T df/dy|^2`, for noise `v` that stays the
+    same throughout a solve: that of the flow's trace estimator, if it has
+    any, or else of its own, new with each change of the weights.
+
+    Args:
+        weight: Float, at least 0. Default 0.01.
+        seed: Integer for the same noise in every run, or `None` (default).
+
+    Reference:
+    - [Finlay et al., 2020, eq. 10](https://arxiv.org/abs/2002.02798)
+    """
+
+    _arguments = ("weight", "seed")
+    name = "jacobian_frobenius"
+    needs_probes = True
+
+    def __init__(self, weight=0.01, seed=None):
+        super().__init__(weight)
+        self.seed = seed
+        self._seed = noise.as_seed(seed)
+
+    def sample_probes(self, y, key):
+        """Returns the noise of one solve, `(1, batch, ...)`, like `y`."""
+        leaves = [
+            noise.sample_like(leaf, 1, "rademacher", self._seed, key + i)
+            for i, leaf in enumerate(tf.nest.flatten(y))
+        ]
+        return tf.nest.pack_sequence_as(y, leaves)
+
+    def rate(self, linearization):
+        """Returns the estimate for each sample, `(batch,)`."""
+        squares = _sum_of_squares(linearization.probe_products, 2)
+        return tf.reduce_mean(squares, axis=0)
+
+
+class Penalties:
+    """The regularizers of one layer, in its solves, losses and metrics.
+
+    Args:
+        regularizers: See `get`.
+        name: String, the name of the layer.
+
+    Attributes:
+        metrics: Keras metrics, for the layer to track.
+    """
+
+    def __init__(self, regularizers, name):
+        self.regularizers = get(regularizers)
+        self.metrics = [
+            keras.metrics.Mean(f"{name}_{regularizer.name}")
+            for regularizer in self.regularizers
+        ]
+
+    @property
+    def needs_probes(self):
+        """Whether any of them is an estimate."""
+        return any(r.needs_probes for r in self.regularizers)
+
+    def sample_probes(self, y, key):
+        """Returns the noise of the first that needs some."""
+        first = next(r for r in self.regularizers if r.needs_probes)
+        return first.sample_probes(y, key)
+
+    def zeros(self, y):
+        """Returns the integrals at the first time, `(batch,)` each."""
+        leaf = tf.nest.flatten(y)[0]
+        zero = tf.zeros_like(leaf, solved_dtype(leaf.dtype))
+        zero = tf.reduce_sum(zero, axis=list(range(1, leaf.shape.rank)))
+        return [zero] * len(self.regularizers)
+
+    def rates(self, linearization):
+        """Returns the derivatives of the integrals."""
+        return [r.rate(linearization) for r in self.regularizers]
+
+    def extend(self, ode_fn, t_shape, y):
+        """Returns dynamics of `(y, integrals)`.
+
+        Args:
+            ode_fn: Callable `(t, y) -> dy/dt`.
+            t_shape: Shape of the time, `()` or `(batch,)`.
+            y: The state at the first time.
+        """
+        if not self.regularizers:
+            return lambda t, state: (ode_fn(t, state[0]), [])
+        bits = None
+        if self.needs_probes:
+            key = noise.key_of(ode_fn, t_shape, y)
+            bits = noise.freeze(self.sample_probes(y, key))
+
+        def extended(t, state):
+            probes = noise.thaw(bits, state[0])
+            linearization = Linearization(ode_fn, t, state[0], probes)
+            return linearization.derivative, self.rates(linearization)
+
+        return extended
+
+    def report(self, layer, integrals):
+        """Adds losses to the layer, and updates the metrics.
+
+        Args:
+            layer: Keras layer, in its `call`.
+            integrals: List of `(batch,)` tensors, at the last time.
+        """
+        for regularizer, metric, integral in zip(
+            self.regularizers, self.metrics, integrals, strict=True
+        ):
+            value = tf.reduce_mean(tf.abs(integral))
+            metric.update_state(tf.stop_gradient(value))
+            layer.add_loss(regularizer.weight * value)
+
+
+def _sum_of_squares(structure, first_axis):
+    """Sums over all leaves, and their axes from `first_axis` on."""
+    leaves = tf.nest.flatten(structure)
+    dtype = solved_dtype(leaves[0].dtype)
+    return tf.add_n(
+        [
+            tf.reduce_sum(
+                tf.square(tf.cast(leaf, dtype)),
+                axis=list(range(first_axis, leaf.shape.rank)),
+            )
+            for leaf in leaves
+        ]
+    )
+
+
+_REGISTRY = {
+    "kinetic_energy": KineticEnergy,
+    "jacobian_frobenius": JacobianFrobenius,
+}
+
+
+def get(regularizers):
+    """Returns the regularizers of a layer's argument, as a list.
+
+    Args:
+        regularizers: `None`; or a list of names (`"kinetic_energy"`,
+            `"jacobian_frobenius"`), config dicts or `Regularizer`s.
+
+    Raises:
+        ValueError: If a name is unknown.
+        TypeError: If it is no list, or one of it no regularizer.
+    """
+    if regularizers is None:
+        return []
+    if not isinstance(regularizers, (list, tuple)):
+        raise TypeError(
+            "`regularizers` must be a list, such as [KineticEnergy(0.01)]. "
+            f"Received: regularizers={regularizers!r}"
+        )
+    return [
+        identifiers.get(identifier, _REGISTRY, "regularizers", Regularizer)
+        for identifier in regularizers
+    ]
+
+
+def serialize(regularizers):
+    """Returns the config dicts of a list of regularizers."""
+    return [identifiers.serialize(r, "regularizers") for r in regularizers]
