@@ -8,6 +8,7 @@ from keras_node import adjoints, regularizers, solvers, trace  # noqa: E402
 from keras_node.augment import Augment  # noqa: E402
 from keras_node.cnf_bijector import CNFBijector  # noqa: E402
 from keras_node.dynamics import ConcatTime, IgnoreTime  # noqa: E402
+from keras_node.normalizing_flow import NormalizingFlow  # noqa: E402
 from keras_node.ode_layer import ODELayer  # noqa: E402
 from keras_node.odeint import odeint  # noqa: E402
 from keras_node.planar import PlanarDynamics  # noqa: E402
@@ -18,6 +19,7 @@ __all__ = [
     "CNFBijector",
     "ConcatTime",
     "IgnoreTime",
+    "NormalizingFlow",
     "ODELayer",
     "PlanarDynamics",
     "__version__",

@@ -36,7 +36,8 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
 
     State and log-det are one solve. The inverse is the solve with the times
     swapped, right for any `t0`, either direction of time and dynamics that
-    depend on time.
+    depend on time. Either is as exact as its steps: a density wants a solver
+    such as `Tsit5(rtol=1e-5)`, or many fixed steps.
 
     It is also a Keras layer, so that a layer or model whose attribute it is
     tracks its weights, and shows its numbers of function evaluations as the
@@ -59,17 +60,22 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             `"exact"` (default), `"hutchinson"` or `"hutch++"`.
         event_ndims: Positive integer, how many of the last axes make an
             event. Default 1.
+        validate_args: As of tfp's bijectors.
+        name: String, the name of the bijector, and of the layer.
         regularizers: List of regularizers of the dynamics, see
             `keras_node.regularizers.get`, which add losses and are metrics,
             such as `<name>_kinetic_energy`. Default `None`.
-        validate_args: As of tfp's bijectors.
-        name: String, the name of the bijector, and of the layer.
+        evaluation_trace: Trace estimator identifier for calls with
+            `training=False`, such as those of `NormalizingFlow.evaluate` and
+            `predict`. Default `None`, for that of `trace`.
 
     Call arguments:
         x: Float tensor `(..., event)`.
         condition: Float tensor `(..., features)`, its other axes broadcast
             against the batch of `x`; for dynamics that take it. Keyword of
             `forward`, `inverse` and their log-dets.
+        training: Boolean or `None`, passed to dynamics that take it; see
+            `evaluation_trace`. Keyword, as `condition`.
 
     Raises:
         ValueError: If an argument is out of its range, the derivative does
@@ -109,6 +115,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         validate_args=False,
         name="cnf",
         regularizers=None,
+        evaluation_trace=None,
     ):
         parameters = dict(locals())
         _check_event_ndims(event_ndims)
@@ -130,6 +137,11 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         self.solver = solvers.get(solver)
         self.adjoint = adjoints.get(adjoint)
         self.trace = trace_estimators.get(trace)
+        self.evaluation_trace = (
+            self.trace
+            if evaluation_trace is None
+            else trace_estimators.get(evaluation_trace)
+        )
         self.event_ndims = event_ndims
         self._nfe = keras.metrics.Mean(f"{name}_nfe")
         self._nfe_backward = keras.metrics.Mean(f"{name}_nfe_backward")
@@ -165,19 +177,19 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         """
         return self.__dict__.get("_diagnostics")
 
-    def _solve_forward(self, x, condition=None):
-        y, log_det = self._solve(x, self.times, condition)
+    def _solve_forward(self, x, **options):
+        y, log_det = self._solve(x, self.times, **options)
         return y, {"fldj": log_det, "ildj": -log_det}
 
-    def _solve_inverse(self, y, condition=None):
-        x, log_det = self._solve(y, self.times[::-1], condition)
+    def _solve_inverse(self, y, **options):
+        x, log_det = self._solve(y, self.times[::-1], **options)
         return x, {"fldj": -log_det, "ildj": log_det}
 
-    def _forward(self, x, condition=None):
-        return self._solve_forward(x, condition)[0]
+    def _forward(self, x, **options):
+        return self._solve_forward(x, **options)[0]
 
-    def _inverse(self, y, condition=None):
-        return self._solve_inverse(y, condition)[0]
+    def _inverse(self, y, **options):
+        return self._solve_inverse(y, **options)[0]
 
     def _forward_log_det_jacobian(self, x, **kwargs):
         attributes = self._cache.forward_attributes(x, **kwargs)
@@ -189,14 +201,12 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         self._cache.inverse(y, **kwargs)
         return attributes["ildj"]
 
-    def _solve(self, x, times, condition):
+    def _solve(self, x, times, **options):
         # As a layer's call, for its losses: those of the last call replace
         # those of the one before, unless all are part of a model's call.
-        return keras.layers.Layer.__call__(
-            self, x, times=times, condition=condition
-        )
+        return keras.layers.Layer.__call__(self, x, times=times, **options)
 
-    def call(self, x, times, condition):
+    def call(self, x, times, condition=None, training=None):
         """Returns the state at the last time, and the log-det to it."""
         _check_event(x, self.event_ndims)
         vector_field.check_callable(self.dynamics, condition)
@@ -207,7 +217,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             condition = _flatten_condition(condition, batch)
         self._build_dynamics(y, condition)
         results = solve(
-            self._ode_fn(y, condition),
+            self._ode_fn(y, condition, training),
             (
                 y,
                 tf.zeros_like(y[(..., *[0] * self.event_ndims)]),
@@ -247,37 +257,49 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         attributes of the modules in it.
         """
         if isinstance(self.dynamics, keras.layers.Layer):
+            values = [variable.value for variable in self.dynamics.variables]
+            # While Keras builds a model symbolically, some have none yet.
             self.__dict__["_tf_weights"] = tuple(
-                variable.value for variable in self.dynamics.variables
+                value for value in values if isinstance(value, tf.Variable)
             )
 
-    def _ode_fn(self, y, condition):
+    def _ode_fn(self, y, condition, training):
         """Returns the dynamics of state, log-det and penalties."""
+        trace = self._estimator(training)
         bits = None
-        is_random = self.trace.is_random
-        if is_random or self._penalties.needs_probes:
-            source = self.trace if is_random else self._penalties
-            ode_fn = vector_field.as_ode_fn(self.dynamics, condition=condition)
+        if trace.is_random or self._penalties.needs_probes:
+            source = trace if trace.is_random else self._penalties
+            ode_fn = vector_field.as_ode_fn(self.dynamics, training, condition)
             key = noise.key_of(ode_fn, clock.t_shape(self.solver), y)
             bits = noise.freeze(source.sample_probes(y, key))
-        # Eagerly, a vectorized product would be traced at each evaluation.
-        augmented = self._traced if tf.executing_eagerly() else self._augmented
-        return lambda t, state: augmented(t, state[0], bits, condition)
+        # Traced once, not at each evaluation. Only eagerly is what it closes
+        # over certain to live on: graphs have tensors of their own.
+        augmented = self._traced if tf.executing_eagerly() else self._trace()
+        return lambda t, state: augmented(
+            t, state[0], bits, condition, training
+        )
+
+    def _estimator(self, training):
+        return self.evaluation_trace if training is False else self.trace
+
+    def _trace(self):
+        return tf.function(self._augmented, autograph=False)
 
     @functools.cached_property
     def _traced(self):
-        return tf.function(self._augmented, autograph=False)
+        return self._trace()
 
-    def _augmented(self, t, y, bits, condition):
-        ode_fn = vector_field.as_ode_fn(self.dynamics, condition=condition)
+    def _augmented(self, t, y, bits, condition, training):
+        ode_fn = vector_field.as_ode_fn(self.dynamics, training, condition)
         linearization = Linearization(ode_fn, t, y, noise.thaw(bits, y))
-        if isinstance(self.trace, ExactTrace) and hasattr(
+        trace = self._estimator(training)
+        if isinstance(trace, ExactTrace) and hasattr(
             self.dynamics, "divergence"
         ):
             options = {} if condition is None else {"condition": condition}
             divergence = self.dynamics.divergence(t, y, **options)
         else:
-            divergence = self.trace.divergence(linearization)
+            divergence = trace.divergence(linearization)
         rates = self._penalties.rates(linearization)
         return linearization.derivative, divergence, rates
 
@@ -294,6 +316,9 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             "regularizers": regularization.serialize(
                 self._penalties.regularizers
             ),
+            "evaluation_trace": None
+            if self.evaluation_trace is self.trace
+            else trace_estimators.serialize(self.evaluation_trace),
         }
 
     @classmethod

@@ -12,11 +12,6 @@ import tensorflow as tf
 
 import keras_node
 
-# Keras reads its variables with an argument of NumPy 2 that they do not take.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
-)
-
 # Run by a process that has tensorflow, and neither keras_node nor this file.
 PROGRAM = """
 import sys

@@ -12,11 +12,6 @@ from keras.src import testing
 import keras_node
 from keras_node import adjoints, solvers
 
-# Keras reads its variables with an argument of NumPy 2 that they do not take.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
-)
-
 
 @pytest.fixture(autouse=True)
 def seed():

@@ -1,0 +1,323 @@
+"""A density that is trained as a Keras model."""
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node import tfp_config
+from keras_node.routing import call_options
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class NormalizingFlow(keras.Model):
+    """A normalizing flow: a simple density, taken through a bijector.
+
+    With `z` drawn from the base distribution and `x = g(z)`,
+
+        log p(x) = log p_base(g^-1(x)) + log |det dg^-1/dx|
+
+    `fit(x)` maximises the likelihood of data, `fit_to_density` finds the
+    flow closest to a density that is known up to a factor. The loss of `fit`
+    is the mean of `-log p(x)`, in nats, and in training the penalties of the
+    flow's regularizers; `evaluate` gives the first alone, `predict` gives
+    `log p(x)` of each sample.
+
+    Every variable in the bijector and the distribution is trained, Keras's
+    and TensorFlow's.
+
+    Args:
+        bijector: A tfp bijector, such as `CNFBijector` or a `tfb.Chain` with
+            some in it, each `CNFBijector` with a name of its own.
+        base_distribution: A tfp distribution with the event of the bijector's
+            domain.
+        **kwargs: Other arguments of `keras.Model`.
+
+    Call arguments:
+        inputs: Float tensor `(batch, event)`; or, for a conditional density,
+            a dict `{"x": (batch, event), "condition": (batch, features)}`.
+            The same goes for `fit`, `evaluate` and `predict`.
+        training: Boolean, passed to the flows.
+
+    Output shape:
+        `(batch,)`, the log-density in nats.
+
+    Raises:
+        ValueError: If events of bijector and base do not fit, or two flows
+            share a name.
+        TypeError: If `bijector` or `base_distribution` is not tfp's.
+
+    Example:
+    >>> flow = keras_node.NormalizingFlow(
+    ...     keras_node.CNFBijector(keras_node.PlanarDynamics(8)),
+    ...     tfp.distributions.MultivariateNormalDiag(tf.zeros(2)),
+    ... )
+    >>> flow.compile(keras.optimizers.Adam(1e-2))
+    >>> history = flow.fit(tf.random.normal((64, 2)), epochs=1, verbose=0)
+    >>> flow.sample(5).shape
+    TensorShape([5, 2])
+
+    Reference:
+    - [Chen et al., 2018, section 4](https://arxiv.org/abs/1806.07366)
+    """
+
+    def __init__(self, bijector, base_distribution, **kwargs):
+        _check_types(bijector, base_distribution)
+        _check_events(bijector, base_distribution)
+        kwargs.setdefault("dtype", base_distribution.dtype.name)
+        super().__init__(**kwargs)
+        self.bijector = bijector
+        self.base_distribution = base_distribution
+        self.distribution = tfp.distributions.TransformedDistribution(
+            base_distribution, bijector
+        )
+        # Keras tracks the layers in a list, not those inside a chain.
+        self._flows = _layers_of(self.distribution)
+        _check_names(self._flows)
+        self._adopted = [
+            _adopt(variable)
+            for variable in _variables_of(self.distribution, self._flows)
+        ]
+        self._seed_generator = keras.random.SeedGenerator()
+        self._target_log_prob = None
+        self.built = True
+
+    def fit(self, *args, **kwargs):
+        """Does what `keras.Model.fit` does, for `x` without targets."""
+        _refuse_weights(kwargs)
+        return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """Does what `keras.Model.evaluate` does, for `x` without targets."""
+        _refuse_weights(kwargs)
+        return super().evaluate(*args, **kwargs)
+
+    def call(self, inputs, training=None):
+        if self._target_log_prob is not None:
+            return self._gap(tf.shape(inputs)[0])
+        if not isinstance(inputs, dict):
+            return self._log_prob(inputs, None, training)
+        _check_keys(inputs)
+        return self._log_prob(inputs["x"], inputs["condition"], training)
+
+    def compute_output_shape(self, input_shape):
+        if isinstance(input_shape, dict):
+            input_shape = input_shape["x"]
+        return tuple(input_shape[:1])
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Returns the mean of `-y_pred`, in training with the penalties."""
+        if self.loss is not None:
+            raise ValueError(
+                "A `NormalizingFlow` has its own loss, the negative "
+                "log-likelihood: compile it without. "
+                f"Received: loss={self.loss!r}"
+            )
+        if y is not None:
+            raise ValueError(
+                "A `NormalizingFlow` takes no targets: `fit(x)`. What the "
+                'density depends on goes into `fit({"x": x, "condition": c})`.'
+                f" Received: targets {y}"
+            )
+        total = -tf.reduce_mean(y_pred)
+        if training and self.losses:
+            total += tf.add_n([tf.cast(v, total.dtype) for v in self.losses])
+        return total
+
+    def log_prob(self, x, condition=None):
+        """Returns the log-density in nats, `(...)`.
+
+        Args:
+            x: Float tensor `(..., event)`.
+            condition: Float tensor `(..., features)`, if the density has one.
+        """
+        return self._log_prob(tf.convert_to_tensor(x), condition, False)
+
+    def sample(self, sample_shape=(), condition=None, seed=None):
+        """Returns samples, `(*sample_shape, event)`.
+
+        Args:
+            sample_shape: Integer or tuple of them. Default `()`, one sample.
+            condition: Float tensor `(..., features)` that broadcasts against
+                the samples, if the density has one.
+            seed: Integer, as in tfp; `None` (default) for new samples.
+        """
+        options = call_options(self.bijector, condition, False)
+        return self.distribution.sample(
+            sample_shape, seed=seed, bijector_kwargs=options
+        )
+
+    def fit_to_density(
+        self,
+        target_log_prob,
+        batch_size=256,
+        epochs=1,
+        steps_per_epoch=100,
+        **kwargs,
+    ):
+        """Fits the flow to a density that is known up to a factor.
+
+        Minimises the reverse divergence `KL(q || p)`, with `q` the flow's
+        density and samples of it in each step; the loss is, in nats,
+
+            E_q[log q(x) - log p(x)]
+
+        which is the divergence less the logarithm of the factor.
+
+        Args:
+            target_log_prob: Callable of `x`, `(batch, event)`, that returns
+                `log p(x)`, `(batch,)`, up to a constant.
+            batch_size: Integer, samples in a step. Default 256.
+            epochs: Integer. Default 1.
+            steps_per_epoch: Integer. Default 100.
+            **kwargs: Other arguments of `fit`, without data.
+
+        Returns:
+            The `keras.callbacks.History` of `fit`.
+
+        Reference:
+        - [Rezende & Mohamed, 2015, section 6.1](https://arxiv.org/abs/1505.05770)
+        """
+        if not callable(target_log_prob):
+            raise TypeError(
+                "`target_log_prob` must be a function of x. "
+                f"Received: target_log_prob={target_log_prob!r}"
+            )
+        counts = tf.data.Dataset.from_tensors(tf.zeros([batch_size, 1]))
+        self._target_log_prob = target_log_prob
+        # Keras keeps the function that it traced for another objective.
+        self.make_train_function(force=True)
+        try:
+            return self.fit(
+                counts.repeat(),
+                shuffle=False,
+                epochs=epochs,
+                steps_per_epoch=steps_per_epoch,
+                **kwargs,
+            )
+        finally:
+            self._target_log_prob = None
+            self.train_function = None
+
+    def _log_prob(self, x, condition, training):
+        options = call_options(self.bijector, condition, training)
+        return self.distribution.log_prob(x, bijector_kwargs=options)
+
+    def _gap(self, count):
+        """Returns `log p(x) - log q(x)` of new samples from `q`."""
+        seed = tf.cast(self._seed_generator.next(), tf.int32)
+        options = call_options(self.bijector, None, True)
+        z = self.base_distribution.sample(count, seed=seed)
+        x = self.bijector.forward(z, **options)
+        log_q = self.base_distribution.log_prob(z)
+        log_q -= self.bijector.forward_log_det_jacobian(
+            z, len(self.base_distribution.event_shape), **options
+        )
+        log_p = self._target_log_prob(x)
+        if log_p.shape != log_q.shape:
+            raise ValueError(
+                "`target_log_prob` must return one number for each sample. "
+                f"Received: shape {log_p.shape} for samples of {x.shape}"
+            )
+        return log_p - log_q
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            tfp_config.serialize(
+                {
+                    "bijector": self.bijector,
+                    "base_distribution": self.base_distribution,
+                }
+            )
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)  # The caller keeps its dict.
+        names = ("bijector", "base_distribution")
+        config.update(
+            tfp_config.deserialize({name: config[name] for name in names})
+        )
+        return cls(**config)
+
+
+def _layers_of(distribution):
+    return [
+        module
+        for module in distribution.submodules
+        if isinstance(module, keras.layers.Layer)
+    ]
+
+
+def _variables_of(distribution, layers):
+    """Returns the variables of a distribution that no layer holds."""
+    held = {id(v.value) for layer in layers for v in layer.variables}
+    return [v for v in distribution.variables if id(v) not in held]
+
+
+def _adopt(variable):
+    """Returns a Keras variable that shares the value of one of TensorFlow's.
+
+    Keras trains and saves none but its own, and has no public way to make one
+    of a `tf.Variable`.
+    """
+    adopted = keras.Variable(
+        variable, trainable=variable.trainable, dtype=variable.dtype.name
+    )
+    adopted._value = variable
+    return adopted
+
+
+def _check_types(bijector, base_distribution):
+    tfb, tfd = tfp.bijectors, tfp.distributions
+    for name, value, base in (
+        ("bijector", bijector, tfb.Bijector),
+        ("base_distribution", base_distribution, tfd.Distribution),
+    ):
+        if not isinstance(value, base):
+            raise TypeError(
+                f"`{name}` must be a {base.__name__.lower()} of tfp. "
+                f"Received: {name}={value!r} of type {type(value).__name__}"
+            )
+
+
+def _check_events(bijector, base_distribution):
+    rank = base_distribution.event_shape.rank
+    least = bijector.forward_min_event_ndims
+    if rank is not None and isinstance(least, int) and rank < least:
+        raise ValueError(
+            f"The bijector transforms events of {least} axes; the base "
+            "distribution must have at least as many. Wrap it in "
+            "`tfd.Independent`, or use one such as `MultivariateNormalDiag`. "
+            f"Received: event_shape={base_distribution.event_shape}"
+        )
+
+
+def _check_names(layers):
+    names = [layer.name for layer in layers]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "Each `CNFBijector` of a flow needs a name of its own, for its "
+            'metrics: `CNFBijector(..., name="first")`. '
+            f"Received: names={names}"
+        )
+
+
+def _check_keys(inputs):
+    if set(inputs) != {"x", "condition"}:
+        raise ValueError(
+            'Conditional data must be a dict {"x": ..., "condition": ...}. '
+            f"Received: keys={sorted(inputs)}"
+        )
+
+
+def _refuse_weights(arguments):
+    if arguments.get("sample_weight") is not None:
+        raise ValueError(
+            "Keras drops `sample_weight` where there are no targets. Draw "
+            "the samples of a dataset as often as they weigh. "
+            "Received: sample_weight"
+        )
