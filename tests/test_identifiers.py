@@ -30,7 +30,7 @@ OF_ALL = {
 }
 OF_OURS = OF_ALL | {
     "step_size": 0.125,
-    "safety_factor": 0.8,
+    "safety_factor": 0.7,
     "min_step_size_factor": 0.1,
     "max_step_size_factor": 4.0,
     "per_sample_steps": True,

@@ -26,7 +26,7 @@ class Solver(tfp.math.ode.Solver):
         first_step_size: Positive float in the units of time, or `None`
             (default) to choose it automatically.
         safety_factor: Float in (0, 1], by which a step stays below what the
-            error would allow. Default 0.9.
+            error would allow. Default 0.8.
         min_step_size_factor: Float in (0, 1), least change of the step size
             from one step to the next. Default 0.2.
         max_step_size_factor: Float above 1, most change. Default 10.
@@ -53,7 +53,7 @@ class Solver(tfp.math.ode.Solver):
         rtol=1e-3,
         atol=1e-6,
         first_step_size=None,
-        safety_factor=0.9,
+        safety_factor=0.8,
         min_step_size_factor=0.2,
         max_step_size_factor=10.0,
         max_num_steps=4096,
