@@ -3,9 +3,11 @@
 Each cell is a process of its own: peak resident memory after one training
 step with Tsit5 at a fixed step size, less the peak before it (libraries
 imported, the field and its gradient run once, the step traced). The resource
-module makes this a script for Linux and macOS.
+module makes this a script for Linux and macOS. `--flow` trains a flow with the
+exact trace, whose state the workload's is.
 
     python benchmarks/memory.py
+    python benchmarks/memory.py --flow --workload mlp_64 --batch-factor 8
 """
 
 import argparse
@@ -51,24 +53,43 @@ def warm_up(field, state):
     training.make_step(field, lambda y: (field(tf.constant(0.0), y), 0))(state)
 
 
-def measure(name, adjoint, steps, factor):
-    """Prints the megabytes that one training step adds, in this process."""
-    training.use_benchmark_threads()
-    workload = scaled(workloads.WORKLOADS[name](), factor)
-    field = training.make_field(workload)
-    state = tf.constant(workload.initial_state)
-    warm_up(field, state)
+def layer(field, solver, adjoint):
+    """Returns the solve of a layer."""
 
     def solve(initial_state):
         results = keras_node.odeint(
-            field,
-            initial_state,
-            training.TIMES,
-            solver=keras_node.solvers.Tsit5(step_size=1 / steps),
-            adjoint=ADJOINTS[adjoint](),
+            field, initial_state, training.TIMES, solver, adjoint
         )
         return results.states[-1], results.diagnostics.num_ode_fn_evaluations
 
+    return solve
+
+
+def flow(field, solver, adjoint):
+    """Returns the solve of a flow: the state and the log-det."""
+    bijector = keras_node.CNFBijector(
+        field, training.TIMES, solver=solver, adjoint=adjoint
+    )
+
+    def solve(initial_state):
+        y = bijector.forward(initial_state)
+        log_det = bijector.forward_log_det_jacobian(initial_state)
+        return tf.concat([y, log_det[:, tf.newaxis]], axis=1), tf.constant(0)
+
+    return solve
+
+
+def measure(options, adjoint, steps):
+    """Prints the megabytes that one training step adds, in this process."""
+    training.use_benchmark_threads()
+    workload = workloads.WORKLOADS[options.workload]()
+    workload = scaled(workload, options.batch_factor)
+    field = training.make_field(workload)
+    state = tf.constant(workload.initial_state)
+    warm_up(field, state)
+    solver = keras_node.solvers.Tsit5(step_size=1 / steps)
+    solve = flow if options.flow else layer
+    solve = solve(field, solver, ADJOINTS[adjoint]())
     step = training.make_step(field, solve).get_concrete_function(state)
     before = peak_megabytes()
     gradients, _ = step(state)
@@ -80,6 +101,7 @@ def measure_elsewhere(options, adjoint, steps):
     """Runs `measure` in a new process and returns its megabytes."""
     command = [sys.executable, __file__, "--workload", options.workload]
     command += ["--batch-factor", str(options.batch_factor)]
+    command += ["--flow"] * options.flow
     command += ["--measure", adjoint, str(steps)]
     answer = subprocess.run(
         command,
@@ -104,11 +126,12 @@ def main():
         default=4,
         help="a larger batch lifts the numbers above the allocator's noise",
     )
+    parser.add_argument("--flow", action="store_true")
     parser.add_argument("--measure", nargs=2, metavar=("ADJOINT", "STEPS"))
     options = parser.parse_args()
     if options.measure:
         adjoint, steps = options.measure
-        measure(options.workload, adjoint, int(steps), options.batch_factor)
+        measure(options, adjoint, int(steps))
         return
     rows = []
     for adjoint in ADJOINTS:
@@ -117,7 +140,7 @@ def main():
         rows.append((*row, f"{added[-1] / max(added[0], 1e-3):.2f}"))
     timing.print_table(
         f"{options.workload}, batch x {options.batch_factor}: MB added by one "
-        "training step",
+        f"training step{' of a flow' * options.flow}",
         ("adjoint", *(f"{n} steps" for n in STEPS), "last / first"),
         rows,
     )

@@ -83,5 +83,6 @@ def conv(name, channels=64, size=6, batch=128, seed=0):
 WORKLOADS = {
     "mlp_small": lambda: mlp("mlp_small", 8, 64, batch=256, gain=2.5),
     "mlp_large": lambda: mlp("mlp_large", 32, 128, batch=512, gain=2.5),
+    "mlp_64": lambda: mlp("mlp_64", 64, 64, batch=64, gain=2.5),
     "conv": lambda: conv("conv"),
 }

@@ -10,6 +10,7 @@ from tensorflow_probability.python.internal import cache_util
 from keras_node import (
     adjoints,
     clock,
+    events,
     nfe,
     noise,
     solvers,
@@ -21,7 +22,6 @@ from keras_node.linearization import Linearization
 from keras_node.odeint import solve
 from keras_node.regularizers import Penalties
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
-from keras_node.solvers.arguments import is_positive_integer
 from keras_node.trace import ExactTrace
 
 
@@ -118,7 +118,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         evaluation_trace=None,
     ):
         parameters = dict(locals())
-        _check_event_ndims(event_ndims)
+        events.check_event_ndims(event_ndims)
         if not vector_field.takes_condition(dynamics):
             vector_field.check_callable(dynamics)
         vector_field.refuse_stateful_layers(dynamics)
@@ -143,6 +143,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             else trace_estimators.get(evaluation_trace)
         )
         self.event_ndims = event_ndims
+        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
         self._nfe = keras.metrics.Mean(f"{name}_nfe")
         self._nfe_backward = keras.metrics.Mean(f"{name}_nfe_backward")
         self._penalties = Penalties(regularizers, name)
@@ -208,13 +209,12 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
 
     def call(self, x, times, condition=None, training=None):
         """Returns the state at the last time, and the log-det to it."""
-        _check_event(x, self.event_ndims)
+        events.check_event(x, self.event_ndims)
         vector_field.check_callable(self.dynamics, condition)
         batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
-        y = _flatten_batch(x, self.event_ndims)
+        y = events.flatten_batch(x, self.event_ndims)
         if condition is not None:
-            condition = tf.convert_to_tensor(condition)
-            condition = _flatten_condition(condition, batch)
+            condition = events.flatten_condition(condition, batch)
         self._build_dynamics(y, condition)
         results = solve(
             self._ode_fn(y, condition, training),
@@ -330,41 +330,3 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
 
 def _symbolic(tensor):
     return keras.KerasTensor((None, *tensor.shape[1:]), tensor.dtype.name)
-
-
-def _check_event_ndims(event_ndims):
-    if not is_positive_integer(event_ndims):
-        raise ValueError(
-            "`event_ndims` must be a positive integer, the number of axes of "
-            f"an event. Received: event_ndims={event_ndims!r}"
-        )
-
-
-def _check_event(x, event_ndims):
-    if not x.dtype.is_floating:
-        raise TypeError(
-            "A flow needs float events; write 1.0 instead of 1, or cast them. "
-            f"Received: events of dtype {x.dtype.name}"
-        )
-    if x.shape.rank is None or x.shape.rank < event_ndims:
-        raise ValueError(
-            f"`event_ndims={event_ndims}` needs a tensor of at least as many "
-            f"axes, the batch's before them. Received: shape {x.shape}"
-        )
-
-
-def _flatten_batch(x, event_ndims):
-    """Reshapes `(..., event)` to `(batch, event)`."""
-    rank = x.shape.rank - event_ndims
-    flat = tf.reshape(x, tf.concat([[-1], tf.shape(x)[rank:]], axis=0))
-    size = x.shape[:rank].num_elements()
-    return tf.ensure_shape(flat, [size, *x.shape[rank:]])
-
-
-def _flatten_condition(condition, batch):
-    features = tf.shape(condition)[-1:]
-    shape = tf.concat([batch, features], axis=0)
-    flat = tf.reshape(
-        tf.broadcast_to(condition, shape), tf.concat([[-1], features], axis=0)
-    )
-    return tf.ensure_shape(flat, [None, condition.shape[-1]])

@@ -16,7 +16,6 @@ from keras_node import regularizers as regularization
 from keras_node.odeint import solve
 from keras_node.regularizers import Penalties
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
-from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -110,7 +109,7 @@ class ODELayer(keras.layers.Layer):
         self.adjoint = adjoints.get(adjoint)
         self.return_sequences = bool(return_sequences)
         self.supports_masking = True
-        self.supports_jit = _supports_jit(self.solver, self.adjoint)
+        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
         self._nfe = keras.metrics.Mean(f"{self.name}_nfe")
         self._nfe_backward = keras.metrics.Mean(f"{self.name}_nfe_backward")
         self._penalties = Penalties(regularizers, self.name)
@@ -208,11 +207,6 @@ class ODELayer(keras.layers.Layer):
         config = dict(config)  # The caller keeps its dict.
         config["dynamics"] = deserialize_dynamics(config["dynamics"])
         return cls(**config)
-
-
-def _supports_jit(solver, adjoint):
-    backward = getattr(adjoint, "solver", None) or solver
-    return all(isinstance(s, ExplicitRungeKutta) for s in (solver, backward))
 
 
 def _as_spec(leaf):

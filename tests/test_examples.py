@@ -2,10 +2,17 @@
 
 import importlib.util
 import pathlib
+import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+# As if run from its folder: an example may import its neighbour.
+sys.path.append(str(EXAMPLES))
 
 
 def load_example(name):
@@ -45,3 +52,56 @@ def test_network_that_does_not_exist_is_refused(mnist, capsys):
     with pytest.raises(SystemExit):
         mnist.parse_arguments(["--network", "transformer"])
     assert "odenet" in capsys.readouterr().err
+
+
+def test_density_example_ends_with_its_table_and_plot(tmp_path, capsys):
+    example = load_example("cnf_density")
+    path = tmp_path / "plot.png"
+    example.main(["--smoke", "--verbose", "0", "--output", str(path)])
+    table = capsys.readouterr().out
+    assert "Test NLL (nats)" in table and "two_circles" in table
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_toy_densities_fill_the_square_that_is_drawn():
+    toys = load_example("toy_densities")
+    for name in toys.DENSITIES:
+        points = toys.sample(name, 2000, seed=0)
+        assert points.shape == (2000, 2) and points.dtype == "float32"
+        inside = np.all(np.abs(points) < toys.SIDE, axis=1)
+        assert inside.mean() > 0.98
+        np.testing.assert_allclose(points.mean(axis=0), 0.0, atol=0.2)
+
+
+@pytest.fixture(scope="module")
+def figure_4():
+    return load_example("cnf_vs_nf")
+
+
+def test_comparison_ends_with_its_table_and_plot(figure_4, tmp_path, capsys):
+    path = tmp_path / "plot.png"
+    figure_4.main(["--smoke", "--output", str(path)])
+    table = capsys.readouterr().out
+    assert "ring, NF" in table and "ring, CNF" in table
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_targets_of_the_comparison_have_mass_one_on_the_grid(figure_4):
+    points, area = figure_4.grid()
+    for target in figure_4.TARGETS.values():
+        density = np.exp(figure_4.normalized(target)(points))
+        np.testing.assert_allclose(density.sum() * area, 1.0, rtol=1e-4)
+        edge = np.abs(points).max(axis=1) > 0.99 * figure_4.SIDE
+        assert density[edge].sum() * area < 1e-2
+
+
+def test_planar_layer_has_the_log_det_of_its_jacobian(figure_4):
+    layer = figure_4.PlanarLayer(seed=3)
+    z = tf.random.stateless_normal((5, 2), (0, 1))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(z)
+        x = layer.forward(z)
+    jacobian = tape.batch_jacobian(x, z, experimental_use_pfor=False)
+    _, expected = np.linalg.slogdet(jacobian)
+    actual = layer.forward_log_det_jacobian(tf.identity(z))
+    np.testing.assert_allclose(actual, expected, atol=1e-5)

@@ -56,6 +56,12 @@ def serialize(adjoint):
     return identifiers.serialize(adjoint, "adjoint")
 
 
+def supports_jit(adjoint, solver):
+    """Whether XLA compiles a solve and its gradient."""
+    backward = getattr(adjoint, "solver", None) or solver
+    return all(isinstance(s, ExplicitRungeKutta) for s in (solver, backward))
+
+
 __all__ = [
     "Adjoint",
     "AutoAdjoint",
@@ -65,4 +71,5 @@ __all__ = [
     "Problem",
     "get",
     "serialize",
+    "supports_jit",
 ]
