@@ -81,7 +81,7 @@ def main():
     parser.add_argument(
         "--torch-python", default=os.environ.get("KERAS_NODE_TORCH_PYTHON")
     )
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()

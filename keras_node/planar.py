@@ -117,8 +117,15 @@ def _check_positive(name, value):
 
 
 def _tanh(w, b, y):
-    return keras.ops.tanh(keras.ops.sum(w * y[:, None], axis=-1) + b)
+    # The parameters of one time, or of one for each sample.
+    if w.shape[0] == 1:
+        product = keras.ops.matmul(y, keras.ops.transpose(w[0]))
+    else:
+        product = keras.ops.sum(w * y[:, None], axis=-1)
+    return keras.ops.tanh(product + b)
 
 
 def _sum(weights, u):
+    if u.shape[0] == 1:
+        return keras.ops.matmul(weights, u[0])
     return keras.ops.sum(weights[..., None] * u, axis=1)
