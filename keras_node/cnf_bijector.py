@@ -272,9 +272,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             ode_fn = vector_field.as_ode_fn(self.dynamics, training, condition)
             key = noise.key_of(ode_fn, clock.t_shape(self.solver), y)
             bits = noise.freeze(source.sample_probes(y, key))
-        # Traced once, not at each evaluation. Only eagerly is what it closes
-        # over certain to live on: graphs have tensors of their own.
-        augmented = self._traced if tf.executing_eagerly() else self._trace()
+        augmented = self._traced()
         return lambda t, state: augmented(
             t, state[0], bits, condition, training
         )
@@ -282,12 +280,21 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
     def _estimator(self, training):
         return self.evaluation_trace if training is False else self.trace
 
-    def _trace(self):
-        return tf.function(self._augmented, autograph=False)
-
-    @functools.cached_property
     def _traced(self):
-        return self._trace()
+        """Returns `_augmented`, traced once and not at each evaluation.
+
+        It is kept where that is safe: eagerly, as graphs have tensors of their
+        own, and for layers, as functions may close over what changes.
+        """
+        dynamics = self.dynamics
+        is_layer = isinstance(dynamics, keras.layers.Layer)
+        if not is_layer or not tf.executing_eagerly():
+            return tf.function(self._augmented, autograph=False)
+        traced = self.__dict__.get("_kept")
+        if traced is None or traced[0] is not dynamics:
+            traced = dynamics, tf.function(self._augmented, autograph=False)
+            self.__dict__["_kept"] = traced
+        return traced[1]
 
     def _augmented(self, t, y, bits, condition, training):
         ode_fn = vector_field.as_ode_fn(self.dynamics, training, condition)

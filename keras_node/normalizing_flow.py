@@ -79,6 +79,9 @@ class NormalizingFlow(keras.Model):
         ]
         self._seed_generator = keras.random.SeedGenerator()
         self._target_log_prob = None
+
+    def build(self, input_shape):
+        # The weights are made by the flows, in the first call.
         self.built = True
 
     def fit(self, *args, **kwargs):
@@ -92,7 +95,7 @@ class NormalizingFlow(keras.Model):
         return super().evaluate(*args, **kwargs)
 
     def call(self, inputs, training=None):
-        if self._target_log_prob is not None:
+        if training and self._target_log_prob is not None:
             return self._gap(tf.shape(inputs)[0])
         if not isinstance(inputs, dict):
             return self._log_prob(inputs, None, training)
@@ -123,7 +126,8 @@ class NormalizingFlow(keras.Model):
         total = -tf.reduce_mean(y_pred)
         if training and self.losses:
             total += tf.add_n([tf.cast(v, total.dtype) for v in self.losses])
-        return total
+        # Keras sums over replicas, each with its share of the batch.
+        return total / tf.distribute.get_strategy().num_replicas_in_sync
 
     def log_prob(self, x, condition=None):
         """Returns the log-density in nats, `(...)`.
@@ -132,7 +136,7 @@ class NormalizingFlow(keras.Model):
             x: Float tensor `(..., event)`.
             condition: Float tensor `(..., features)`, if the density has one.
         """
-        return self._log_prob(tf.convert_to_tensor(x), condition, False)
+        return self._log_prob(x, condition, False)
 
     def sample(self, sample_shape=(), condition=None, seed=None):
         """Returns samples, `(*sample_shape, event)`.
@@ -143,7 +147,7 @@ class NormalizingFlow(keras.Model):
                 the samples, if the density has one.
             seed: Integer, as in tfp; `None` (default) for new samples.
         """
-        options = call_options(self.bijector, condition, False)
+        options = self._options(condition, False)
         return self.distribution.sample(
             sample_shape, seed=seed, bijector_kwargs=options
         )
@@ -184,13 +188,14 @@ class NormalizingFlow(keras.Model):
                 "`target_log_prob` must be a function of x. "
                 f"Received: target_log_prob={target_log_prob!r}"
             )
-        counts = tf.data.Dataset.from_tensors(tf.zeros([batch_size, 1]))
+        # Drawn anew in each step; of the data only the size is used.
+        samples = tf.data.Dataset.from_tensors(tf.zeros([batch_size, 1]))
         self._target_log_prob = target_log_prob
         # Keras keeps the function that it traced for another objective.
         self.make_train_function(force=True)
         try:
             return self.fit(
-                counts.repeat(),
+                samples.repeat(),
                 shuffle=False,
                 epochs=epochs,
                 steps_per_epoch=steps_per_epoch,
@@ -200,14 +205,24 @@ class NormalizingFlow(keras.Model):
             self._target_log_prob = None
             self.train_function = None
 
+    def _options(self, condition, training):
+        if condition is not None:
+            condition = tf.cast(condition, self.distribution.dtype)
+        return call_options(self.bijector, condition, training)
+
     def _log_prob(self, x, condition, training):
-        options = call_options(self.bijector, condition, training)
+        # tfp would return what it remembers of a tensor, also of one whose
+        # sample was drawn before a step of training.
+        x = tf.identity(tf.cast(x, self.distribution.dtype))
+        options = self._options(condition, training)
         return self.distribution.log_prob(x, bijector_kwargs=options)
 
     def _gap(self, count):
         """Returns `log p(x) - log q(x)` of new samples from `q`."""
         seed = tf.cast(self._seed_generator.next(), tf.int32)
-        options = call_options(self.bijector, None, True)
+        replica = tf.distribute.get_replica_context()
+        seed += [0, replica.replica_id_in_sync_group if replica else 0]
+        options = self._options(None, True)
         z = self.base_distribution.sample(count, seed=seed)
         x = self.bijector.forward(z, **options)
         log_q = self.base_distribution.log_prob(z)

@@ -86,7 +86,8 @@ class PlanarDynamics(keras.layers.Layer):
     def _parameters(self, t, y):
         """Returns gates, `u`, `w` and `b`; axes: one or batch, units, ..."""
         t = keras.ops.reshape(keras.ops.cast(t, y.dtype), (-1, 1))
-        outputs = self._outputs(self._hidden(t))
+        # `divergence` is no call of the layer: Keras casts nothing for it.
+        outputs = keras.ops.cast(self._outputs(self._hidden(t)), y.dtype)
         gates = keras.ops.sigmoid(outputs[:, : self.units])
         planes = outputs[:, self.units :]
         if not self.hypernetwork:

@@ -83,7 +83,8 @@ class JacobianFrobenius(Regularizer):
 
     Args:
         weight: Float, at least 0. Default 0.01.
-        seed: Integer for the same noise in every run, or `None` (default).
+        seed: Integer for the same noise in every run, or `None` (default) to
+            draw one.
 
     Reference:
     - [Finlay et al., 2020, eq. 10](https://arxiv.org/abs/2002.02798)
@@ -95,13 +96,12 @@ class JacobianFrobenius(Regularizer):
 
     def __init__(self, weight=0.01, seed=None):
         super().__init__(weight)
-        self.seed = seed
-        self._seed = noise.as_seed(seed)
+        self.seed = noise.as_seed(seed)
 
     def sample_probes(self, y, key):
         """Returns the noise of one solve, `(1, batch, ...)`, like `y`."""
         leaves = [
-            noise.sample_like(leaf, 1, "rademacher", self._seed, key + i)
+            noise.sample_like(leaf, 1, "rademacher", self.seed, key + i)
             for i, leaf in enumerate(tf.nest.flatten(y))
         ]
         return tf.nest.pack_sequence_as(y, leaves)
@@ -185,7 +185,9 @@ class Penalties:
         ):
             value = tf.reduce_mean(tf.abs(integral))
             metric.update_state(tf.stop_gradient(value))
-            layer.add_loss(regularizer.weight * value)
+            loss = regularizer.weight * value
+            # A model sums losses of one dtype.
+            layer.add_loss(tf.cast(loss, keras.config.floatx()))
 
 
 def _sum_of_squares(structure, first_axis):

@@ -3,6 +3,8 @@
 tfp keeps the arguments of a constructor as `parameters`, but has no configs.
 """
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -81,7 +83,7 @@ class _Writer:
         name = type(value).__name__.lstrip("_")
         for kind, (module, _) in _MODULES.items():
             if issubclass(getattr(module, name, int), type(value)):
-                parameters = self.write(value.parameters, path or name)
+                parameters = self.write(_chosen(value), path or name)
                 return {"kind": kind, "name": name, "parameters": parameters}
         if _is_known_to_keras(value):
             config = keras.saving.serialize_keras_object(value)
@@ -140,6 +142,16 @@ class _Reader:
                 f"Received: kind={kind!r}, name={config.get('name')!r}"
             )
         return made_class(**self.read(config["parameters"]))
+
+
+def _chosen(value):
+    """Returns the parameters that are not the constructor's defaults."""
+    defaults = inspect.signature(type(value).__init__).parameters
+    return {
+        name: parameter
+        for name, parameter in value.parameters.items()
+        if name not in defaults or parameter is not defaults[name].default
+    }
 
 
 def _is_known_to_keras(value):

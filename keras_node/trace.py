@@ -71,7 +71,8 @@ class Hutchinson(TraceEstimator):
         num_probes: Positive integer, how many `v` to average. Default 1.
         distribution: `"rademacher"` (default), of least variance, or
             `"gaussian"`.
-        seed: Integer for the same noise in every run, or `None` (default).
+        seed: Integer for the same noise in every run, or `None` (default) to
+            draw one.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -96,13 +97,12 @@ class Hutchinson(TraceEstimator):
             )
         self.num_probes = num_probes
         self.distribution = distribution
-        self.seed = seed
-        self._seed = noise.as_seed(seed)
+        self.seed = noise.as_seed(seed)
 
     def sample_probes(self, y, key):
         """Returns the noise of one solve, `(num_probes, batch, ...)`."""
         return noise.sample_like(
-            y, self.num_probes, self.distribution, self._seed, key
+            y, self.num_probes, self.distribution, self.seed, key
         )
 
     def divergence(self, linearization):

@@ -289,3 +289,23 @@ def test_wrong_arguments_are_refused():
         _flow(_network()).forward(_points(4, 2), condition=_points(4, 1))
     with pytest.raises(ValueError, match="need a `condition`"):
         _flow(lambda t, y, condition: y).forward(_points(4, 2))
+
+
+def test_a_function_that_changes_is_called_anew():
+    rates = {"now": -1.0}
+    flow = _flow(lambda t, y: rates["now"] * y)
+    x = _points(3, 2)
+    np.testing.assert_allclose(flow.forward(x), x / np.e, rtol=1e-6)
+    rates["now"] = 1.0
+    again = flow.forward(tf.identity(x))
+    np.testing.assert_allclose(again, x * np.e, rtol=1e-6)
+
+
+def test_a_copy_of_a_flow_has_its_noise():
+    flow = _flow(_network(3), trace="hutchinson")
+    x = _points(4, 3)
+    expected = flow.forward_log_det_jacobian(x)
+    copy = keras_node.CNFBijector.from_config(flow.get_config())
+    copy.dynamics.set_weights(flow.dynamics.get_weights())
+    actual = copy.forward_log_det_jacobian(tf.identity(x))
+    np.testing.assert_array_equal(actual, expected)

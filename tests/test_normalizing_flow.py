@@ -209,3 +209,49 @@ def test_targets_and_losses_are_refused():
     flow.compile("adam", loss="mse")
     with pytest.raises(ValueError, match="its own loss"):
         flow.fit(_data(4), verbose=0)
+
+
+def test_reverse_divergence_does_not_leak_into_evaluation():
+    x = _data(32)
+    flow = NormalizingFlow(_affine(), _normal())
+    flow.compile(keras.optimizers.SGD(0.0))
+    history = flow.fit_to_density(
+        lambda x: 0.0 * x[:, 0],
+        batch_size=8,
+        steps_per_epoch=2,
+        validation_data=(x,),
+        verbose=0,
+    ).history
+    expected = -np.mean(flow.log_prob(x))
+    np.testing.assert_allclose(history["val_loss"], [expected], rtol=1e-5)
+    np.testing.assert_allclose(flow.evaluate(x, verbose=0), expected, rtol=1e-5)
+
+
+def test_log_prob_of_a_sample_drawn_before_a_training_step_is_the_new_one():
+    shift = tf.Variable([0.0, 0.0])
+    flow = NormalizingFlow(tfb.Shift(shift), _normal())
+    x = flow.sample(4)
+    flow.log_prob(x)
+    shift.assign([1.0, 1.0])
+    expected = _normal().log_prob(x - 1.0)
+    np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-5)
+
+
+def test_data_of_numpys_dtype_are_cast():
+    flow = NormalizingFlow(_cnf(), _normal())
+    x = _data(4)
+    expected = flow.log_prob(x)
+    np.testing.assert_array_equal(flow.log_prob(x.astype("float64")), expected)
+
+
+def test_weights_are_not_loaded_into_a_flow_that_has_none_yet(tmp_path):
+    flow = NormalizingFlow(_cnf(), _normal())
+    flow(_data(4))
+    path = str(tmp_path / "flow.weights.h5")
+    flow.save_weights(path)
+    copy = NormalizingFlow(_cnf(), _normal())
+    with pytest.raises(ValueError, match="not yet been built"):
+        copy.load_weights(path)
+    copy(_data(4))
+    copy.load_weights(path)
+    np.testing.assert_array_equal(copy(_data(4)), flow(_data(4)))

@@ -300,3 +300,10 @@ def test_batch_size_and_times_may_be_unknown_until_run_time():
 
 def test_odeint_of_the_package_is_the_function():
     assert keras_node.odeint is odeint
+
+
+def test_empty_batch_stays_empty():
+    y = tf.zeros((0, 2))
+    results = keras_node.odeint(lambda t, y: -y, y, (0.0, 1.0))
+    assert results.states.shape == (2, 0, 2)
+    assert results.diagnostics.status == 0

@@ -66,3 +66,12 @@ def test_wrong_arguments_are_refused():
         keras_node.PlanarDynamics(2, hidden_units=1.5)
     with pytest.raises(ValueError, match="a state of shape"):
         keras_node.PlanarDynamics(2)(tf.constant(0.0), tf.zeros((3, 2, 2)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("hypernetwork", [False, True])
+def test_divergence_works_in_mixed_precision(policy, hypernetwork):
+    field = keras_node.PlanarDynamics(3, hypernetwork, dtype=policy)
+    flow = keras_node.CNFBijector(field, solver="rk4")
+    y = flow.forward(tf.ones((4, 2)))
+    assert y.dtype == tf.float32 and np.all(np.isfinite(y))

@@ -46,7 +46,8 @@ def rms(leaves, lane_rank):
         total += tf.cast(squares, tf.float64)
         size = tf.reduce_prod(tf.shape(leaf)[lane_rank:])
         count += tf.cast(size, tf.float64)
-    return tf.sqrt(total / count)
+    # An empty batch has no error.
+    return tf.sqrt(tf.math.divide_no_nan(total, count))
 
 
 def max_rms(leaves):
