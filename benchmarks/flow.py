@@ -122,7 +122,8 @@ def compare_traces(rounds):
         diagonal = tf.reduce_sum(rows * units, axis=1)
         return tf.reduce_sum(tf.reshape(diagonal, (TRACE_SIZE, -1)), axis=0)
 
-    weights = [variable.value for variable in field.trainable_variables]
+    # The last bias moves the field, and not its trace.
+    weights = [variable.value for variable in field.trainable_variables[:-1]]
 
     def gradient(function, y):
         with tf.GradientTape() as tape:
