@@ -174,7 +174,7 @@ def print_ratios(title, seconds):
 def main():
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[2, 16])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[2, 16])
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
     training.use_benchmark_threads()
