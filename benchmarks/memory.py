@@ -7,7 +7,8 @@ module makes this a script for Linux and macOS. `--flow` trains a flow with the
 exact trace, whose state the workload's is.
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --flow --workload mlp_64 --batch-factor 8
+    python benchmarks/memory.py --flow --workload mlp_64 \
+        --adjoints backsolve "checkpoint(16)"
 """
 
 import argparse
@@ -127,6 +128,9 @@ def main():
         help="a larger batch lifts the numbers above the allocator's noise",
     )
     parser.add_argument("--flow", action="store_true")
+    parser.add_argument(
+        "--adjoints", nargs="+", choices=ADJOINTS, default=list(ADJOINTS)
+    )
     parser.add_argument("--measure", nargs=2, metavar=("ADJOINT", "STEPS"))
     options = parser.parse_args()
     if options.measure:
@@ -134,7 +138,7 @@ def main():
         measure(options, adjoint, int(steps))
         return
     rows = []
-    for adjoint in ADJOINTS:
+    for adjoint in options.adjoints:
         added = [measure_elsewhere(options, adjoint, n) for n in STEPS]
         row = [adjoint, *(f"{megabytes:.1f}" for megabytes in added)]
         rows.append((*row, f"{added[-1] / max(added[0], 1e-3):.2f}"))
