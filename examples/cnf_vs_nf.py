@@ -233,8 +233,9 @@ def draw(results, sizes, path):
         for kind, marker in (("NF", "o--"), ("CNF", "s-")):
             losses = [result[kind, size][0] for size in sizes]
             row[-1].plot(sizes, losses, marker, label=kind)
-        row[-1].set(xscale="log", yscale="log", xticks=sizes, title="loss")
-        row[-1].set_xticklabels(sizes)
+        row[-1].set(xscale="log", title="loss")
+        row[-1].set_xticks(sizes, labels=sizes)
+        row[-1].minorticks_off()
         row[-1].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=80)

@@ -177,7 +177,7 @@ def test_blow_up_ends_at_the_pole(method):
     solve = tf.function(keras_node.odeint)
     results = solve(blows_up, state(), (0.0, 0.5, 2.0), solver=solver)
     assert results.diagnostics.status in (-2, -3)
-    assert results.diagnostics.num_ode_fn_evaluations < 5000
+    assert results.diagnostics.num_ode_fn_evaluations < 6000
     # rtol=1e-3 moves the pole as much.
     assert float(results.solver_internal_state.t) == pytest.approx(
         1.0, abs=1e-2
