@@ -39,6 +39,11 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
     depend on time. Either is as exact as its steps: a density wants a solver
     such as `Tsit5(rtol=1e-5)`, or many fixed steps.
 
+    As with every bijector of tfp, what was computed of a tensor is remembered
+    while the result is alive: `log_prob` of a sample costs no second solve. In
+    an eager training loop that keeps results of earlier weights, pass
+    `tf.identity(x)`.
+
     It is also a Keras layer, so that a layer or model whose attribute it is
     tracks its weights, and shows its numbers of function evaluations as the
     metrics `<name>_nfe` and `<name>_nfe_backward`. Weights are made at the
