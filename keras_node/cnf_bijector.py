@@ -21,6 +21,7 @@ from keras_node import trace as trace_estimators
 from keras_node.linearization import Linearization
 from keras_node.odeint import solve
 from keras_node.regularizers import Penalties
+from keras_node.remembrance import Epochs
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.trace import ExactTrace
 
@@ -40,9 +41,9 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
     such as `Tsit5(rtol=1e-5)`, or many fixed steps.
 
     As with every bijector of tfp, what was computed of a tensor is remembered
-    while the result is alive: `log_prob` of a sample costs no second solve. In
-    an eager training loop that keeps results of earlier weights, pass
-    `tf.identity(x)`.
+    while the result is alive: `log_prob` of a sample costs no second solve.
+    Unlike with others, it is forgotten when a weight changes, and eagerly
+    under a new `tf.GradientTape`.
 
     It is also a Keras layer, so that a layer or model whose attribute it is
     tracks its weights, and shows its numbers of function evaluations as the
@@ -128,6 +129,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             vector_field.check_callable(dynamics)
         vector_field.refuse_stateful_layers(dynamics)
         keras.layers.Layer.__init__(self, name=name, autocast=False)
+        self._epochs = Epochs()
         tfp.bijectors.Bijector.__init__(
             self,
             forward_min_event_ndims=event_ndims,
@@ -173,6 +175,11 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
     def trainable_variables(self):
         """The trainable weights of the dynamics, as Keras variables."""
         return keras.layers.Layer.trainable_variables.fget(self)
+
+    def _get_parameterization(self):
+        # tfp's caches, a chain's included, know a bijector by a hash of this.
+        weights = getattr(self.dynamics, "variables", ())
+        return {**self.parameters, "epoch": self._epochs.current(weights)}
 
     @property
     def diagnostics(self):

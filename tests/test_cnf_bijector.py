@@ -309,3 +309,51 @@ def test_a_copy_of_a_flow_has_its_noise():
     copy.dynamics.set_weights(flow.dynamics.get_weights())
     actual = copy.forward_log_det_jacobian(tf.identity(x))
     np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("chained", [False, True], ids=["bare", "chain"])
+def test_nothing_is_remembered_of_earlier_weights(chained):
+    dynamics = _network()
+    flow = _flow(dynamics)
+    bijector = tfb.Chain([tfb.Scale(_points()), flow]) if chained else flow
+    x = _points(3, 2)
+    before = bijector.inverse(x), bijector.inverse_log_det_jacobian(x, 1)
+    dynamics.trainable_variables[0].assign_add(0.1 * _points(2, 8))
+    after = bijector.inverse(x), bijector.inverse_log_det_jacobian(x, 1)
+    fresh = bijector.inverse(tf.identity(x))
+    assert np.max(np.abs(before[0] - after[0])) > 1e-3
+    assert np.max(np.abs(before[1] - after[1])) > 1e-3
+    np.testing.assert_array_equal(after[0], fresh)
+
+
+@pytest.mark.parametrize("chained", [False, True], ids=["bare", "chain"])
+def test_a_tape_sees_what_was_computed_before_it(chained):
+    dynamics = _network()
+    flow = _flow(dynamics, adjoint="direct")
+    bijector = tfb.Chain([tfb.Scale(_points()), flow]) if chained else flow
+    x = _points(3, 2)
+    kept = bijector.inverse(x), bijector.inverse_log_det_jacobian(x, 1)
+    gradients = []
+    for tensor in (x, tf.identity(x)):
+        with tf.GradientTape() as tape:
+            z = bijector.inverse(tensor)
+            log_det = bijector.inverse_log_det_jacobian(tensor, 1)
+            total = tf.reduce_sum(z**2) + tf.reduce_sum(log_det)
+        gradients.append(tape.gradient(total, dynamics.trainable_variables))
+    del kept
+    for remembered, fresh in zip(*gradients, strict=True):
+        np.testing.assert_allclose(remembered, fresh)
+
+
+def test_under_a_tape_a_sample_s_log_prob_costs_no_second_solve():
+    distribution = tfd.TransformedDistribution(
+        tfd.MultivariateNormalDiag(np.zeros(2)), _flow(_network())
+    )
+    distribution.sample(3)
+    with tf.GradientTape() as tape:
+        sample = distribution.sample(3)
+        diagnostics = distribution.bijector.diagnostics
+        log_prob = distribution.log_prob(sample)
+    assert distribution.bijector.diagnostics is diagnostics
+    weights = distribution.trainable_variables
+    assert None not in tape.gradient(log_prob, weights)
