@@ -4,14 +4,22 @@ from keras_node.backend import check_environment
 
 check_environment()
 
-from keras_node import adjoints, regularizers, solvers, trace  # noqa: E402
+from keras_node import (  # noqa: E402
+    adjoints,
+    likelihoods,
+    regularizers,
+    solvers,
+    trace,
+)
 from keras_node.augment import Augment  # noqa: E402
 from keras_node.cnf_bijector import CNFBijector  # noqa: E402
 from keras_node.dynamics import ConcatTime, IgnoreTime  # noqa: E402
+from keras_node.latent_ode import LatentODE  # noqa: E402
 from keras_node.normalizing_flow import NormalizingFlow  # noqa: E402
 from keras_node.ode_layer import ODELayer  # noqa: E402
 from keras_node.odeint import odeint  # noqa: E402
 from keras_node.planar import PlanarDynamics  # noqa: E402
+from keras_node.recognition import ODERNNCell  # noqa: E402
 from keras_node.version import __version__  # noqa: E402
 
 __all__ = [
@@ -19,11 +27,14 @@ __all__ = [
     "CNFBijector",
     "ConcatTime",
     "IgnoreTime",
+    "LatentODE",
     "NormalizingFlow",
     "ODELayer",
+    "ODERNNCell",
     "PlanarDynamics",
     "__version__",
     "adjoints",
+    "likelihoods",
     "odeint",
     "regularizers",
     "solvers",

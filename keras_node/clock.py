@@ -33,13 +33,22 @@ def t_shape(solver, times_shape=None):
     return (None,) if has_clocks else ()
 
 
-def as_clock(times, solver, leaves):
-    """Returns float64 times, time-major, with the lanes of the solve."""
+def as_clock(times, solver, leaves, are_sorted=False):
+    """Returns float64 times, time-major, with the lanes of the solve.
+
+    Args:
+        times: As in `odeint`.
+        solver: `tfp.math.ode.Solver`.
+        leaves: List of float tensors, the state.
+        are_sorted: Whether the caller has sorted `times`, a tensor in which
+            neighbours may then be equal.
+    """
     if isinstance(times, tf.Variable):
         times = tf.convert_to_tensor(times)
     if tf.is_tensor(times):
         _check_shape(times.shape, times, solver, leaves)
-        times = tf.cast(_assert_monotonic(times), tf.float64)
+        times = times if are_sorted else _assert_monotonic(times)
+        times = tf.cast(times, tf.float64)
     else:
         times = tf.constant(_checked(np.asarray(times)), tf.float64)
         _check_shape(times.shape, times, solver, leaves)

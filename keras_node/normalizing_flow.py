@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node import tfp_config
+from keras_node import tfp_config, tfp_variables, unsupervised
 from keras_node.routing import call_options
 
 
@@ -71,12 +71,11 @@ class NormalizingFlow(keras.Model):
             base_distribution, bijector
         )
         # Keras tracks the layers in a list, not those inside a chain.
-        self._flows = _layers_of(self.distribution)
+        self._flows = tfp_variables.layers_of(self.distribution)
         _check_names(self._flows)
-        self._adopted = [
-            _adopt(variable)
-            for variable in _variables_of(self.distribution, self._flows)
-        ]
+        self._adopted = tfp_variables.adopted_variables(
+            self.distribution, self._flows
+        )
         self._seed_generator = keras.random.SeedGenerator()
         self._target_log_prob = None
 
@@ -86,12 +85,12 @@ class NormalizingFlow(keras.Model):
 
     def fit(self, *args, **kwargs):
         """Does what `keras.Model.fit` does, for `x` without targets."""
-        _refuse_weights(kwargs)
+        unsupervised.refuse_weights(kwargs)
         return super().fit(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         """Does what `keras.Model.evaluate` does, for `x` without targets."""
-        _refuse_weights(kwargs)
+        unsupervised.refuse_weights(kwargs)
         return super().evaluate(*args, **kwargs)
 
     def call(self, inputs, training=None):
@@ -259,33 +258,6 @@ class NormalizingFlow(keras.Model):
         return cls(**config)
 
 
-def _layers_of(distribution):
-    return [
-        module
-        for module in distribution.submodules
-        if isinstance(module, keras.layers.Layer)
-    ]
-
-
-def _variables_of(distribution, layers):
-    """Returns the variables of a distribution that no layer holds."""
-    held = {id(v.value) for layer in layers for v in layer.variables}
-    return [v for v in distribution.variables if id(v) not in held]
-
-
-def _adopt(variable):
-    """Returns a Keras variable that shares the value of one of TensorFlow's.
-
-    Keras trains and saves none but its own, and has no public way to make one
-    of a `tf.Variable`.
-    """
-    adopted = keras.Variable(
-        variable, trainable=variable.trainable, dtype=variable.dtype.name
-    )
-    adopted._value = variable
-    return adopted
-
-
 def _check_types(bijector, base_distribution):
     tfb, tfd = tfp.bijectors, tfp.distributions
     for name, value, base in (
@@ -326,13 +298,4 @@ def _check_keys(inputs):
         raise ValueError(
             'Conditional data must be a dict {"x": ..., "condition": ...}. '
             f"Received: keys={sorted(inputs)}"
-        )
-
-
-def _refuse_weights(arguments):
-    if arguments.get("sample_weight") is not None:
-        raise ValueError(
-            "Keras drops `sample_weight` where there are no targets. Draw "
-            "the samples of a dataset as often as they weigh. "
-            "Received: sample_weight"
         )

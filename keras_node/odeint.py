@@ -79,6 +79,7 @@ def solve(
     adjoint="auto",
     on_backward=None,
     num_controlled=None,
+    times_are_data=False,
 ):
     """Does what `odeint` says, for layers.
 
@@ -87,6 +88,10 @@ def solve(
             pass with its number of function evaluations; or `None`.
         num_controlled: How many leaves of the state, from the first, control
             the error; `None` for all.
+        times_are_data: Whether `times` is a sorted tensor that needs no
+            gradient, and whose neighbours may be equal. Rows at the first
+            time, but for the first, are then unspecified where a clock does
+            not advance.
     """
     solver = solvers.get(solver)
     adjoint = adjoints.get(adjoint)
@@ -94,7 +99,7 @@ def solve(
     initial_state = tf.nest.map_structure(_as_float_tensor, initial_state)
     leaves = tf.nest.flatten(initial_state)
     times_vary = tf.is_tensor(times) or isinstance(times, tf.Variable)
-    times = clock.as_clock(times, solver, leaves)
+    times = clock.as_clock(times, solver, leaves, times_are_data)
     captures = closure.trace(ode_fn, times.shape[1:], initial_state)
     result = adjoint.solve(
         Problem(
@@ -103,7 +108,7 @@ def solve(
             times=times,
             y=widen(leaves),
             captures=captures,
-            times_vary=times_vary,
+            times_vary=times_vary and not times_are_data,
             on_backward=on_backward,
             num_controlled=num_controlled,
         )

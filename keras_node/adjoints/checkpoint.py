@@ -99,6 +99,14 @@ class _Reversal:
         self._variables = variables
         has_rows = self._times.shape[0] != 2
         self._is_landing = has_rows and self._steps.lands_on_outputs
+        if self._is_landing:
+            # What no step landed on is a copy of what one did.
+            self._cotangents = [
+                tf.math.unsorted_segment_sum(
+                    cotangent, self._steps.sources(), tf.shape(self._times)[0]
+                )
+                for cotangent in cotangents
+            ]
         self._is_dense = has_rows and not self._steps.lands_on_outputs
 
     def run(self):

@@ -119,7 +119,10 @@ class _LandingWriter:
         # Rows of times beyond `max_num_steps` were never written.
         is_written = tf.concat([[True], self._steps.ends <= carry.n], axis=0)
         rows = [
-            array.write(self._num_times, leaf).stack()[:-1]
+            tf.gather(
+                array.write(self._num_times, leaf).stack(),
+                self._steps.sources(),
+            )
             for array, leaf in zip(carry.outputs, y, strict=True)
         ]
         return solution.nan_unless(is_written, rows)
@@ -137,7 +140,8 @@ class _DenseWriter:
 
     def start(self, y):
         num_arrays = 1 + len(self._tableau.c)
-        size = self._steps.capacity()
+        # One more than the steps, for there may be none.
+        size = self._steps.capacity() + 1
         return [[_array(leaf, size) for leaf in y] for _ in range(num_arrays)]
 
     def write(self, carry, t, dt, y1, increments):
@@ -159,9 +163,14 @@ class _DenseWriter:
         reached = self._steps.output_steps[1:]
         number = tf.maximum(reached, 0)
         t, dt = self._steps.at_each(number, self._times)
-        weights = step.dense_weights(self._tableau, (self._times[1:] - t) / dt)
+        theta = tf.math.divide_no_nan(self._times[1:] - t, dt)
+        weights = step.dense_weights(self._tableau, theta)
+        last = self._steps.capacity()
         state, *increments = [
-            [dense_output.rows_of(a.stack(), number) for a in group]
+            [
+                dense_output.rows_of(a.write(last, leaf).stack(), number)
+                for a, leaf in zip(group, y, strict=True)
+            ]
             for group in carry.outputs
         ]
         state = step.interpolate(state, increments, weights)

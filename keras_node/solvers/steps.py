@@ -66,10 +66,11 @@ class AdaptiveSteps(typing.NamedTuple):
 def _move(t, dt, times):
     """Lets a step move with the interval; the values stay as they are."""
     length = times[-1] - times[0]
-    fixed_length = tf.stop_gradient(length)
     fixed_start = tf.stop_gradient(times[0])
-    moved = times[0] + (t - fixed_start) / fixed_length * length
-    stretched = dt / fixed_length * length
+    # A lane may have nowhere to go, and then has no steps to move.
+    stretch = tf.math.divide_no_nan(length, tf.stop_gradient(length))
+    moved = times[0] + (t - fixed_start) * stretch
+    stretched = dt * stretch
     return (
         t + (moved - tf.stop_gradient(moved)),
         dt + (stretched - tf.stop_gradient(stretched)),
@@ -82,7 +83,8 @@ class FixedSteps(typing.NamedTuple):
     Attributes:
         num_steps: Integer scalar.
         ends: `(T - 1,)` integers, steps taken when an interval is done.
-        counts: `(T - 1,)` integers, steps in each interval.
+        counts: `(T - 1,)` integers, steps in each interval; none in one of
+            no length.
     """
 
     num_steps: tf.Tensor
@@ -101,15 +103,15 @@ class FixedSteps(typing.NamedTuple):
             step_size: Positive float, or `None` for one step each.
         """
         lengths = tf.abs(times[1:] - times[:-1])
+        lane_axes = list(range(1, lengths.shape.rank))
+        lengths = tf.reduce_max(lengths, axis=lane_axes)
         if step_size is None:
-            counts = tf.ones(tf.shape(lengths)[:1], tf.int32)
+            steps = tf.sign(lengths)
         else:
             # A length of 3 * 0.1 is 0.30000000000000004 and needs 3 steps.
             steps = tf.math.ceil(lengths / step_size * (1 - 1e-9))
-            # Beyond int32 every solve has run out of steps anyway.
-            steps = tf.cast(tf.clip_by_value(steps, 1.0, 1e9), tf.int32)
-            lane_axes = list(range(1, lengths.shape.rank))
-            counts = tf.reduce_max(steps, axis=lane_axes)
+        # Beyond int32 every solve has run out of steps anyway.
+        counts = tf.cast(tf.minimum(steps, 1e9), tf.int32)
         ends = tf.cumsum(tf.cast(counts, tf.int64))
         ends = tf.cast(tf.minimum(ends, tf.int32.max), tf.int32)
         return cls(num_steps=ends[-1], ends=ends, counts=counts)
@@ -120,12 +122,22 @@ class FixedSteps(typing.NamedTuple):
 
     def at(self, n, times):
         """Returns `(t, dt)` of step `n`, differentiable in `times`."""
-        i = self.interval(n)
+        # Without any step there is a first one all the same, of no length.
+        i = tf.minimum(self.interval(n), tf.shape(self.ends)[0] - 1)
         left, right = tf.gather(times, i), tf.gather(times, i + 1)
         count = tf.gather(self.counts, i)
         done = n - (tf.gather(self.ends, i) - count)
-        dt = (right - left) / tf.cast(count, tf.float64)
+        dt = (right - left) / tf.cast(tf.maximum(count, 1), tf.float64)
         return left + tf.cast(done, tf.float64) * dt, dt
+
+    def sources(self):
+        """Returns, for each requested time, the row of the first equal one.
+
+        An interval of no length has no step to land at its end.
+        """
+        first = tf.searchsorted(self.ends, self.ends) + 1
+        rows = tf.where(self.ends > 0, first, 0)
+        return tf.concat([[0], rows], axis=0)
 
     def landing(self, n):
         """Returns the row of the requested time at the end of step `n`.

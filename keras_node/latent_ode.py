@@ -1,0 +1,502 @@
+"""A generative model of irregular time series."""
+
+import typing
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node import (
+    adjoints,
+    clock,
+    closure,
+    likelihoods,
+    observations,
+    recognition,
+    serving,
+    solvers,
+    tfp_config,
+    tfp_variables,
+    trajectory,
+    vector_field,
+)
+from keras_node import latent_parts as parts
+from keras_node.saving import deserialize_dynamics, serialize_dynamics
+from keras_node.solvers.state import solved_dtype
+from keras_node.variational import (
+    Terms,
+    VariationalModel,
+    check_num_samples,
+    data,
+)
+
+
+class Reconstruction(typing.NamedTuple):
+    """What a model believes of time series, at any times.
+
+    Attributes:
+        mean: Float tensor `(batch, T, features)`, the mean of the samples.
+        lower: Float tensor of the same shape, where the credible band begins.
+        upper: Float tensor of the same shape, where it ends.
+        samples: Float tensor `(num_samples, batch, T, features)`, each the
+            mean observation along one latent trajectory.
+    """
+
+    mean: tf.Tensor
+    lower: tf.Tensor
+    upper: tf.Tensor
+    samples: tf.Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class LatentODE(VariationalModel):
+    """A latent ODE: irregular time series as a trajectory seen through noise.
+
+    Each series has a latent state at `initial_time`, inferred from all of its
+    observations, which the dynamics take to any time, before, between and
+    after them:
+
+        z0 ~ p(z0),  dz/dt = f(t, z),  x_i ~ p(x | decoder(z(t_i)))
+
+    `fit` maximises a lower bound of the likelihood, with the approximate
+    posterior `q(z0 | x)`, a normal distribution that the encoder gives:
+
+        log p(x) >= E_q[sum_i log p(x_i | z(t_i))] - KL(q(z0 | x) || p(z0))
+
+    **Data** are dicts of arrays, or a `tf.data.Dataset` of batches of them:
+
+    - `values`: floats `(batch, T, observation_dim)`.
+    - `times`: floats `(T,)`, the same for all samples, or `(batch, T)`, times
+      of each sample's own, at no more steps; ascending, equal ones allowed.
+    - `mask`: optional, `(batch, T)` or `(batch, T, observation_dim)`, true
+      where something was observed. Times and values elsewhere may be
+      anything, such as the padding of short series; default: the values that
+      are not NaN. A sample without observations has the prior.
+    - `targets`: optional, a dict of the same three, what to predict instead
+      of the values themselves; for `predict` its `times` suffice.
+
+    `fit` shows the loss, which is the negative bound in nats per series, with
+    `log_likelihood`, its first part, `kl`, its second, the root mean square
+    error `rmse` of observed values, and `nfe` and `nfe_backward`, the numbers
+    of function evaluations. `predict` gives the mean of the observations
+    along the trajectory of the posterior's mean.
+
+    Args:
+        observation_dim: Integer, features of an observation; 0 for events
+            that have none.
+        latent_dim: Positive integer, size of the latent state.
+        encoder: `"rnn"` (default) or `"ode_rnn"`, see
+            `keras_node.recognition.get`; or a Keras layer that maps features
+            `(batch, T, 2 * observation_dim + 1)` (values, mask, time gap to
+            the observation before), with the Keras mask `(batch, T)`, to
+            `(batch, units)`, such as `keras.layers.GRU(25,
+            go_backwards=True)`.
+        dynamics: The vector field `f`, as for `ODELayer`. Default `None`, a
+            network of `z` with one hidden layer of 32 tanh units.
+        decoder: Keras layer of `(batch, latent_dim)`, whose output is what
+            the likelihood needs, for most `(batch, observation_dim)`. Default
+            `None`, a network with one hidden layer of 32 tanh units.
+        likelihood: Likelihood identifier, see `keras_node.likelihoods.get`:
+            `"normal"` (default), `"bernoulli"`, `"poisson"`, an object, or a
+            callable that makes a `tfd.Distribution` of the decoder's output.
+        prior: `tfd.Distribution` of `(latent_dim,)`. Default `None`, the
+            standard normal.
+        initial_time: Float, the time of `z0`, in the units of `times`; best
+            at the first observations, or shortly before. Default 0.0.
+        solver: Solver identifier, see `keras_node.solvers.get`. Default
+            `"tsit5"`.
+        adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
+            `"auto"`: exact gradients where the solver allows it.
+        **kwargs: Other arguments of `keras.Model`.
+
+    Raises:
+        ValueError: If an argument is out of its range, a part does not fit
+            the others, or data have the wrong shapes or are not sorted.
+        TypeError: If an argument is of the wrong kind.
+        tf.errors.InvalidArgumentError: If a solve fails and the solver has
+            `on_failure="raise"`; also, where a graph cannot raise a
+            `ValueError`, for times that are not sorted.
+
+    Example:
+    >>> model = keras_node.LatentODE(observation_dim=2, latent_dim=4)
+    >>> model.compile("adam")
+    >>> times = np.linspace(0, 1, 5)
+    >>> data = {"values": np.zeros((8, 5, 2)), "times": times}
+    >>> history = model.fit(data, verbose=0)
+    >>> model.reconstruct(**data, target_times=[0.5, 2.0]).shape
+    TensorShape([8, 2, 2])
+
+    Reference:
+    - [Chen et al., 2018, section 5](https://arxiv.org/abs/1806.07366)
+    - [Rubanova et al., 2019](https://arxiv.org/abs/1907.03907)
+    """
+
+    def __init__(
+        self,
+        observation_dim,
+        latent_dim,
+        encoder="rnn",
+        dynamics=None,
+        decoder=None,
+        likelihood="normal",
+        prior=None,
+        initial_time=0.0,
+        solver="tsit5",
+        adjoint="auto",
+        **kwargs,
+    ):
+        parts.check_dims(observation_dim, latent_dim)
+        super().__init__(observation_dim > 0, autocast=False, **kwargs)
+        policy = self.dtype_policy
+        self.observation_dim = int(observation_dim)
+        self.latent_dim = int(latent_dim)
+        self.encoder = recognition.get(encoder, policy)
+        self.dynamics = dynamics or parts.network(latent_dim, policy)
+        vector_field.check_callable(self.dynamics)
+        self.likelihood = likelihoods.get(likelihood)
+        num_outputs = self.likelihood.num_outputs(self.observation_dim)
+        self.decoder = decoder or parts.network(num_outputs, policy)
+        self.prior = prior or parts.standard_normal(latent_dim, self._float)
+        self.initial_time = float(initial_time)
+        self.solver = solvers.get(solver)
+        self.adjoint = adjoints.get(adjoint)
+        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
+        self._posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
+        self._prior_layers = tfp_variables.layers_of(self.prior)
+        self._prior_variables = tfp_variables.adopted_variables(
+            self.prior, self._prior_layers
+        )
+        parts.check_prior(self.prior, latent_dim, self._float)
+        parts.check_window(self.likelihood.window, self.initial_time)
+        self._build_parts()
+
+    @property
+    def _float(self):
+        """The dtype of states and distributions; half would not do."""
+        return solved_dtype(tf.as_dtype(self.compute_dtype))
+
+    def _build_parts(self):
+        """Makes all weights: there is nothing to be learned from data first."""
+        dtype = self._float.name
+        num_features = 2 * self.observation_dim + 1
+        encoded = self._encode_features(
+            keras.KerasTensor((None, None, num_features), dtype),
+            keras.KerasTensor((None, None), "bool"),
+        )
+        parts.check_encoded(encoded)
+        self._posterior_head(encoded)
+        z = keras.KerasTensor((None, self.latent_dim), dtype)
+        t_shape = clock.t_shape(self.solver)
+        vector_field.refuse_stateful_layers(self.dynamics)
+        if isinstance(self.dynamics, keras.layers.Layer):
+            t = keras.KerasTensor(t_shape, dtype)
+            vector_field.build_layer(self.dynamics, t, z)
+        closure.trace(
+            vector_field.as_ode_fn(self.dynamics),
+            t_shape,
+            tf.TensorSpec(z.shape, dtype),
+        )
+        num_outputs = self.likelihood.num_outputs(self.observation_dim)
+        parts.check_outputs(self.decoder(z), num_outputs)
+        if not self.likelihood.built:  # A loaded one is.
+            self.likelihood.build((None, self.observation_dim))
+        self.built = True
+
+    def call(self, inputs, training=None):
+        observed = self._observe(inputs)
+        # What is not observed may have times that are not sorted.
+        times = observed.times
+        if "targets" in inputs:
+            times = observations.query_times(inputs["targets"])
+        z0 = self._posterior(observed).mean()
+        return self._means(z0[None], times, training)[0]
+
+    def encode(self, values=None, times=None, mask=None):
+        """Returns `q(z0 | x)`, a `tfd.Distribution` of `(batch, latent_dim)`.
+
+        Args:
+            values: Float tensor `(batch, T, observation_dim)`.
+            times: Floats, `(T,)` or `(batch, T)`.
+            mask: See the class. Default `None`.
+        """
+        observed = self._observe(data(values, times, mask))
+        parameters = self.run(self._posterior_parameters, observed)
+        return tfp.distributions.MultivariateNormalDiag(*parameters)
+
+    def reconstruct(
+        self,
+        values=None,
+        times=None,
+        mask=None,
+        target_times=None,
+        num_samples=None,
+        credible_mass=0.9,
+        seed=None,
+    ):
+        """Returns the mean of observations at any times.
+
+        Args:
+            values: Float tensor `(batch, T, observation_dim)`.
+            times: Floats, `(T,)` or `(batch, T)`.
+            mask: See the class. Default `None`.
+            target_times: Floats in ascending order, `(T,)` or `(batch, T)`,
+                in the units of `times`: before, between and after these.
+                Default `None`, those of the observations.
+            num_samples: Positive integer, to draw as many latent trajectories
+                from the posterior; or `None` (default) for the trajectory of
+                its mean.
+            credible_mass: Float in (0, 1), the share of the trajectories that
+                the band holds, at each time. Default 0.9.
+            seed: Integer for the same samples again, or `None` (default).
+
+        Returns:
+            Float tensor `(batch, T, features)`; with `num_samples`, a
+            `Reconstruction` of mean, lower and upper end of the band, and
+            samples. The features are those observed; for a point process,
+            the intensity and then the marks.
+        """
+        observed = self._observe(data(values, times, mask))
+        times = observed.times
+        if target_times is not None:
+            batch_size = observed.values.shape[0]
+            times = observations.query_times(
+                {"times": target_times}, batch_size
+            )
+        if num_samples is None:
+            return self.run(self._mean_reconstruction, observed, times)
+        check_num_samples(num_samples)
+        _check_mass(credible_mass)
+        samples = self.run(
+            self._sample_reconstructions,
+            observed,
+            times,
+            tf.convert_to_tensor(num_samples),
+            self.seed(seed),
+        )
+        tail = 50.0 * (1.0 - credible_mass)
+        lower, upper = tfp.stats.percentile(
+            samples, [tail, 100.0 - tail], axis=0, interpolation="linear"
+        )
+        mean = tf.reduce_mean(samples, axis=0)
+        return Reconstruction(mean, lower, upper, samples)
+
+    def generate(self, num_samples, times, seed=None):
+        """Returns time series of the prior, `(num_samples, T, features)`.
+
+        Each is the mean observation along a latent trajectory.
+
+        Args:
+            num_samples: Positive integer.
+            times: Floats in ascending order, `(T,)`.
+            seed: Integer for the same samples again, or `None` (default).
+        """
+        check_num_samples(num_samples)
+        times = observations.query_times({"times": times})
+        return self.run(
+            self._generate, tf.convert_to_tensor(num_samples), times, self.seed(seed)
+        )
+
+    def export(self, path):
+        """Writes a SavedModel, which needs no `keras_node` to be served.
+
+        Its signatures, with any batch size and any number of times:
+
+        - `encode(values, times, mask)` gives `loc` and `scale` of the
+          posterior;
+        - `reconstruct(values, times, mask, target_times)` gives the `mean`;
+        - `generate(num_samples, times)` gives `samples`.
+
+        Args:
+            path: String, the directory to write.
+        """
+        serving.write_latent_ode(self, path)
+
+    def terms(self, inputs, num_samples, training=False, seed=None):
+        """Returns the `Terms` of the bound for a batch of data."""
+        observed = self._observe(inputs)
+        targets = observed
+        if "targets" in inputs:
+            targets = self._observe(inputs["targets"])
+        posterior = self._posterior(observed, training)
+        z0 = posterior.sample(num_samples, seed=self.seed(seed))
+        states, integral, num_evaluations = self._follow(
+            z0, targets.times, training, self.likelihood.window
+        )
+        outputs = self._decode(states, training)
+        log_likelihood = self.likelihood.log_prob(
+            outputs, targets.values, targets.mask, targets.observed
+        )
+        if integral is not None:
+            log_likelihood -= integral
+        log_ratio = self.prior.log_prob(z0) - posterior.log_prob(z0)
+        means = tf.reduce_mean(self.likelihood.mean(outputs), axis=0)
+        return Terms(
+            log_likelihood=log_likelihood,
+            log_ratio=log_ratio,
+            kl=self._kl_of(posterior, log_ratio, observed),
+            values=targets.values,
+            mask=targets.mask,
+            means=means[..., means.shape[-1] - self.observation_dim :],
+            num_evaluations=num_evaluations,
+        )
+
+    def prepare(self, x):
+        """Returns arrays as Keras can cut them; errors are told here."""
+        if isinstance(x, dict):
+            self._observe(x)
+            if "values" in x.get("targets", ()):
+                self._observe(x["targets"])
+        return observations.with_batch_axes(x)
+
+    def _observe(self, inputs):
+        return observations.observations_of(
+            inputs,
+            self.observation_dim,
+            self.initial_time,
+            self._float,
+            self.likelihood.window,
+        )
+
+    def _posterior(self, observed, training=None):
+        return tfp.distributions.MultivariateNormalDiag(
+            *self._posterior_parameters(observed, training)
+        )
+
+    def _posterior_parameters(self, observed, training=None):
+        """Returns mean and scale; for what was not observed, the prior's."""
+        encoded = self._encode_features(
+            observed.encoder_inputs(self.initial_time),
+            observed.observed,
+            training,
+        )
+        parameters = tf.cast(self._posterior_head(encoded), self._float)
+        loc, raw_scale = tf.split(parameters, 2, axis=-1)
+        scale = tf.nn.softplus(raw_scale) + 1e-6
+        is_observed = tf.reduce_any(observed.observed, axis=1, keepdims=True)
+        prior_loc, prior_scale = parts.moments(self.prior)
+        return (
+            tf.where(is_observed, loc, prior_loc),
+            tf.where(is_observed, scale, prior_scale),
+        )
+
+    def _encode_features(self, features, observed, training=None):
+        return parts.call(
+            self.encoder, features, mask=observed, training=training
+        )
+
+    def _kl_of(self, posterior, log_ratio, observed):
+        try:
+            kl = tfp.distributions.kl_divergence(posterior, self.prior)
+        except NotImplementedError:
+            kl = -tf.reduce_mean(log_ratio, axis=0)
+        is_observed = tf.reduce_any(observed.observed, axis=1)
+        return tf.where(is_observed, kl, tf.zeros_like(kl))
+
+    def _follow(self, z0, times, training, window=None):
+        """Returns latent states `(samples, batch, T, latent_dim)`.
+
+        And the integral of the likelihood's rate over the window, `(samples,
+        batch)` or `None`, and the NFE.
+        """
+        grid = times
+        if window is not None:
+            ends = tf.fill(tf.shape(times[..., :1]), tf.cast(1, times.dtype))
+            grid = tf.concat([window[0] * ends, times, window[1] * ends], -1)
+        shape = tf.shape(z0)[:2]
+        if grid.shape.rank == 2:
+            grid = tf.tile(grid, [shape[0], 1])
+        z = tf.reshape(z0, [-1, self.latent_dim])
+        path = trajectory.follow(
+            self._ode_fn(training, window is not None),
+            (z, [] if window is None else [tf.zeros_like(z[:, 0])]),
+            self.initial_time,
+            grid,
+            self.solver,
+            self.adjoint,
+            self._nfe_backward,
+        )
+        states, integrals = path.states
+        integral = None
+        if window is not None:
+            states = states[1:-1]
+            integral = tf.reshape(integrals[0][-1] - integrals[0][0], shape)
+        states = tf.reshape(
+            states, tf.concat([[-1], shape, [self.latent_dim]], axis=0)
+        )
+        states = tf.transpose(states, [1, 2, 0, 3])
+        return states, integral, path.num_evaluations
+
+    def _ode_fn(self, training, has_rate):
+        dynamics = vector_field.as_ode_fn(self.dynamics, training)
+
+        def ode_fn(t, state):
+            z = state[0]
+            rates = []
+            if has_rate:
+                outputs = parts.call(self.decoder, z, training=training)
+                rates = [self.likelihood.rate(tf.cast(outputs, z.dtype))]
+            return dynamics(t, z), rates
+
+        return ode_fn
+
+    def _decode(self, states, training=None):
+        """Returns the decoder's outputs along latent trajectories."""
+        flat = tf.reshape(states, [-1, self.latent_dim])
+        outputs = parts.call(self.decoder, flat, training=training)
+        outputs = tf.cast(outputs, self._float)
+        shape = tf.concat([tf.shape(states)[:-1], tf.shape(outputs)[1:]], 0)
+        outputs = tf.reshape(outputs, shape)
+        return tf.ensure_shape(outputs, [*states.shape[:-1], outputs.shape[-1]])
+
+    def _means(self, z0, times, training=None):
+        states, _, _ = self._follow(z0, times, training)
+        return self.likelihood.mean(self._decode(states, training))
+
+    def _mean_reconstruction(self, observed, times):
+        z0 = self._posterior(observed).mean()
+        return self._means(z0[None], times)[0]
+
+    def _sample_reconstructions(self, observed, times, num_samples, seed):
+        z0 = self._posterior(observed).sample(num_samples, seed=seed)
+        return self._means(z0, times)
+
+    def _generate(self, num_samples, times, seed):
+        z0 = self.prior.sample(num_samples, seed=seed)
+        return self._means(z0[None], times)[0]
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "observation_dim": self.observation_dim,
+                "latent_dim": self.latent_dim,
+                "encoder": keras.saving.serialize_keras_object(self.encoder),
+                "dynamics": serialize_dynamics(self.dynamics),
+                "decoder": keras.saving.serialize_keras_object(self.decoder),
+                "likelihood": likelihoods.serialize(self.likelihood),
+                "prior": tfp_config.serialize({"prior": self.prior})["prior"],
+                "initial_time": self.initial_time,
+                "solver": solvers.serialize(self.solver),
+                "adjoint": adjoints.serialize(self.adjoint),
+            }
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)  # The caller keeps its dict.
+        config["dynamics"] = deserialize_dynamics(config["dynamics"])
+        config["decoder"] = keras.saving.deserialize_keras_object(
+            config["decoder"]
+        )
+        prior = {"prior": config["prior"]}
+        config.update(tfp_config.deserialize(prior))
+        return cls(**config)
+
+
+def _check_mass(credible_mass):
+    if not 0 < credible_mass < 1:
+        raise ValueError(
+            "`credible_mass` must be a float between 0 and 1, the share of "
+            f"trajectories in the band. Received: {credible_mass=}"
+        )

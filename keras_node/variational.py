@@ -1,0 +1,273 @@
+"""Training on a lower bound of the likelihood, as a Keras model."""
+
+import numbers
+import typing
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node import nfe, unsupervised
+from keras_node.solvers.arguments import is_positive_integer
+
+
+class Terms(typing.NamedTuple):
+    """The parts of the bound for a batch, and what else a step tells.
+
+    Attributes:
+        log_likelihood: `(num_samples, batch)`, `log p(x | z0)`.
+        log_ratio: `(num_samples, batch)`, `log p(z0) - log q(z0 | x)`.
+        kl: `(batch,)`, `KL(q(z0 | x) || p(z0))`.
+        values: `(batch, T, D)`, what was to be predicted, with its `mask`.
+        mask: Boolean tensor of the same shape.
+        means: `(batch, T, D)`, what was predicted.
+        num_evaluations: The NFE, integer lanes or scalar.
+    """
+
+    log_likelihood: tf.Tensor
+    log_ratio: tf.Tensor
+    kl: tf.Tensor
+    values: tf.Tensor
+    mask: tf.Tensor
+    means: tf.Tensor
+    num_evaluations: tf.Tensor
+
+
+class VariationalModel(keras.Model):
+    """Base class of models that are trained on the evidence lower bound.
+
+    Args:
+        has_values: Boolean, whether there are values to show an error of.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    def __init__(self, has_values, **kwargs):
+        super().__init__(**kwargs)
+        self._num_samples, self._kl_weight = 1, 1.0
+        self._seed_generator = keras.random.SeedGenerator()
+        self._loss = keras.metrics.Mean("loss")
+        self._log_likelihood = keras.metrics.Mean("log_likelihood")
+        self._kl = keras.metrics.Mean("kl")
+        self._rmse = None
+        if has_values:
+            self._rmse = keras.metrics.RootMeanSquaredError("rmse")
+        self._nfe = keras.metrics.Mean("nfe")
+        self._nfe_backward = keras.metrics.Mean("nfe_backward")
+
+    def terms(self, inputs, num_samples, training=False, seed=None):
+        """Returns the `Terms` of a batch."""
+        raise NotImplementedError
+
+    def prepare(self, x):
+        """Returns data as Keras can cut them, checked where they can be."""
+        return x
+
+    def elbo(
+        self,
+        values=None,
+        times=None,
+        mask=None,
+        targets=None,
+        num_samples=1,
+        seed=None,
+    ):
+        """Returns the evidence lower bound of each series, `(batch,)`, in nats.
+
+        Args:
+            values: Float tensor `(batch, T, observation_dim)`.
+            times: Floats, `(T,)` or `(batch, T)`.
+            mask: See the class. Default `None`.
+            targets: Dict of what is to be explained instead. Default `None`.
+            num_samples: Positive integer, samples of `z0` to average over.
+                Default 1.
+            seed: Integer for the same samples again, or `None` (default).
+        """
+        terms = self._sample_terms(
+            num_samples, seed, values, times, mask, targets
+        )
+        return tf.reduce_mean(terms.log_likelihood, axis=0) - terms.kl
+
+    def importance_weighted_bound(
+        self,
+        values=None,
+        times=None,
+        mask=None,
+        targets=None,
+        num_samples=64,
+        seed=None,
+    ):
+        """Returns a tighter bound of each series, `(batch,)`, in nats.
+
+        `log (1/K) sum_k p(x | z_k) p(z_k) / q(z_k | x)`, which in the mean
+        rises with the number of samples `K` towards `log p(x)`.
+
+        Args:
+            values: Float tensor `(batch, T, observation_dim)`.
+            times: Floats, `(T,)` or `(batch, T)`.
+            mask: See the class. Default `None`.
+            targets: Dict of what is to be explained instead. Default `None`.
+            num_samples: Positive integer, `K`. Default 64.
+            seed: Integer for the same samples again, or `None` (default).
+
+        Reference:
+        - [Burda et al., 2016](https://arxiv.org/abs/1509.00519)
+        """
+        terms = self._sample_terms(
+            num_samples, seed, values, times, mask, targets
+        )
+        log_weights = terms.log_likelihood + terms.log_ratio
+        return tfp.math.reduce_logmeanexp(log_weights, axis=0)
+
+    def compile(self, optimizer="adam", num_samples=1, kl_weight=1.0, **kwargs):
+        """Configures the model for training.
+
+        Args:
+            optimizer: As in `keras.Model.compile`. Default `"adam"`.
+            num_samples: Positive integer, samples of `z0` for each series.
+                Default 1.
+            kl_weight: Float, at least 0, the factor of the KL in the loss of
+                training; or a callable of the step, such as a
+                `keras.optimizers.schedules.LearningRateSchedule`. Default
+                1.0, as always in evaluation.
+            **kwargs: Other arguments of `keras.Model.compile`; the loss and
+                the metrics are the model's own.
+
+        Raises:
+            ValueError: If an argument is out of its range.
+        """
+        unsupervised.check_compile(kwargs)
+        check_num_samples(num_samples)
+        _check_kl_weight(kl_weight)
+        super().compile(optimizer=optimizer, **kwargs)
+        self._num_samples = int(num_samples)
+        self._kl_weight = kl_weight
+        self._compile_options = kwargs
+
+    def get_compile_config(self):
+        return keras.saving.serialize_keras_object(
+            {
+                "optimizer": self.optimizer,
+                "num_samples": self._num_samples,
+                "kl_weight": self._kl_weight,
+                **self._compile_options,
+            }
+        )
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self):
+        """The metrics that `fit` shows."""
+        metrics = [self._loss, self._log_likelihood, self._kl, self._rmse]
+        metrics += [self._nfe, self._nfe_backward]
+        return [metric for metric in metrics if metric is not None]
+
+    def fit(self, x=None, *args, **kwargs):
+        """Does what `keras.Model.fit` does, for data without targets."""
+        unsupervised.refuse_weights(kwargs)
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = self.prepare(kwargs["validation_data"])
+        return super().fit(self.prepare(x), *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Does what `keras.Model.evaluate` does, for data without targets."""
+        unsupervised.refuse_weights(kwargs)
+        return super().evaluate(self.prepare(x), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Does what `keras.Model.predict` does."""
+        return super().predict(self.prepare(x), *args, **kwargs)
+
+    def train_step(self, data):
+        inputs = unsupervised.inputs_of(data)
+        kl_weight = self._kl_weight
+        if callable(kl_weight):
+            kl_weight = kl_weight(self.optimizer.iterations)
+        weights = self.trainable_weights
+        with tf.GradientTape() as tape:
+            loss = self._measure(inputs, kl_weight, training=True)
+            # Keras sums over replicas, each with its share of the batch.
+            loss /= tf.distribute.get_strategy().num_replicas_in_sync
+            loss = self.optimizer.scale_loss(loss)
+        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        return self.get_metrics_result()
+
+    def test_step(self, data):
+        self._measure(unsupervised.inputs_of(data), 1.0, training=False)
+        return self.get_metrics_result()
+
+    def _sample_terms(self, num_samples, seed, values, times, mask, targets):
+        check_num_samples(num_samples)
+        inputs = data(values, times, mask, targets)
+        self.prepare(inputs)
+        inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
+        return self.run(
+            self.terms, inputs, tf.convert_to_tensor(num_samples), False, self.seed(seed)
+        )
+
+    def run(self, function, *args):
+        """Calls a method, eagerly as one graph, which is kept."""
+        if not tf.executing_eagerly():
+            return function(*args)
+        functions = self.__dict__.setdefault("_functions", {})
+        ranks = [getattr(leaf, "ndim", None) for leaf in tf.nest.flatten(args)]
+        # One that has seen two ranks knows neither.
+        key = (function.__name__, *ranks)
+        if key not in functions:
+            functions[key] = tf.function(
+                function, autograph=False, reduce_retracing=True
+            )
+        return functions[key](*args)
+
+    def seed(self, seed):
+        """Returns the seed of a draw: that of an integer, or the next one."""
+        if tf.is_tensor(seed):
+            return seed
+        if seed is not None:
+            return tf.constant([seed, 0], tf.int32)
+        seed = tf.cast(self._seed_generator.next(), tf.int32)
+        replica = tf.distribute.get_replica_context()
+        return seed + [0, replica.replica_id_in_sync_group if replica else 0]
+
+    def _measure(self, inputs, kl_weight, training):
+        """Returns the loss of a batch, and updates the metrics."""
+        terms = self.terms(inputs, self._num_samples, training)
+        log_likelihood = tf.reduce_mean(terms.log_likelihood)
+        kl = tf.reduce_mean(terms.kl)
+        loss = tf.cast(kl_weight, kl.dtype) * kl - log_likelihood
+        if training and self.losses:
+            loss += tf.add_n([tf.cast(v, loss.dtype) for v in self.losses])
+        self._loss.update_state(loss)
+        self._log_likelihood.update_state(log_likelihood)
+        self._kl.update_state(kl)
+        if self._rmse is not None:
+            self._rmse.update_state(terms.values, terms.means, terms.mask)
+        nfe.update(self._nfe, terms.num_evaluations)
+        return loss
+
+
+def data(values, times, mask, targets=None):
+    """Returns the dict of what is given of a batch of data."""
+    inputs = {"values": values, "times": times, "mask": mask}
+    inputs["targets"] = targets
+    return {k: v for k, v in inputs.items() if v is not None}
+
+
+def check_num_samples(num_samples):
+    """Raises `ValueError` unless it is a positive integer, or a tensor."""
+    if not tf.is_tensor(num_samples) and not is_positive_integer(num_samples):
+        raise ValueError(
+            "`num_samples` must be a positive integer. "
+            f"Received: num_samples={num_samples!r}"
+        )
+
+
+def _check_kl_weight(kl_weight):
+    is_weight = isinstance(kl_weight, numbers.Real) and kl_weight >= 0
+    if not is_weight and not callable(kl_weight):
+        raise ValueError(
+            "`kl_weight` must be a float, at least 0, or a callable of the "
+            f"step. Received: kl_weight={kl_weight!r}"
+        )
