@@ -293,7 +293,10 @@ class LatentODE(VariationalModel):
         check_num_samples(num_samples)
         times = observations.query_times({"times": times})
         return self.run(
-            self._generate, tf.convert_to_tensor(num_samples), times, self.seed(seed)
+            self._generate,
+            tf.convert_to_tensor(num_samples),
+            times,
+            self.seed(seed),
         )
 
     def export(self, path):

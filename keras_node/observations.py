@@ -4,7 +4,6 @@ import typing
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 _KEYS = ("values", "times", "mask", "targets")
 # Times of the whole batch, with a batch axis for Keras to cut batches.
@@ -70,13 +69,15 @@ def observations_of(inputs, observation_dim, initial_time, dtype, window=None):
     _check_keys(inputs)
     times, is_shared = _times_in(inputs)
     values = _values_of(inputs, times, observation_dim, dtype)
-    mask, observed = _masks_of(inputs.get("mask"), values)
-    _check_shapes(values, times, mask, observed)
+    mask = inputs.get("mask")
+    mask = None if mask is None else tf.convert_to_tensor(mask)
+    _check_shapes(values, times, mask)
+    mask, observed = _masks_of(mask, values)
     # A time that all share is needed if anyone's value is observed then.
     needed = tf.reduce_any(observed, axis=0) if is_shared else observed
     filled = _fill(tf.cast(times, tf.float64), needed, initial_time)
     checks = [
-        _check_sorted(times, needed, filled),
+        _check_sorted(times, filled),
         _check_finite(values, mask),
     ]
     if window is not None:
@@ -102,10 +103,7 @@ def query_times(inputs, batch_size=None):
     if not is_shared and batch_size is not None:
         times = tf.ensure_shape(times, [batch_size, None])
     times = tf.cast(times, tf.float64)
-    filled = _fill(times, tf.ones_like(times, tf.bool), 0.0)
-    with tf.control_dependencies(
-        [_check_sorted(times, tf.ones_like(times, tf.bool), filled)]
-    ):
+    with tf.control_dependencies([_check_sorted(times, times)]):
         return tf.identity(times)
 
 
@@ -211,40 +209,37 @@ def _values_of(inputs, times, observation_dim, dtype):
     return tf.ensure_shape(values, [None, None, observation_dim])
 
 
-def _masks_of(mask, values):
-    """Returns what is observed of the values, and when."""
-    if mask is None:
-        mask = ~tf.math.is_nan(values)
-        if values.shape[-1] == 0:
-            return mask, tf.ones(tf.shape(values)[:2], tf.bool)
-        return mask, tf.reduce_any(mask, axis=-1)
-    mask = tf.cast(mask, tf.bool)
-    if mask.shape.rank == 2:
-        full = tf.broadcast_to(mask[..., None], tf.shape(values))
-        return full, mask
-    if mask.shape.rank != 3:
-        raise ValueError(
-            "`mask` must be of shape (batch, T), or (batch, T, "
-            "observation_dim) as the values. "
-            f"Received: mask of shape {mask.shape}"
-        )
-    return mask, tf.reduce_any(mask, axis=-1)
-
-
-def _check_shapes(values, times, mask, observed):
-    fits = (
-        values.shape[:2].is_compatible_with(observed.shape)
-        and values.shape.is_compatible_with(mask.shape)
-        and values.shape[2 - times.shape.rank : 2].is_compatible_with(
-            times.shape
-        )
+def _check_shapes(values, times, mask):
+    shapes = {"values": values.shape, "times": times.shape}
+    fits = times.shape.is_compatible_with(
+        values.shape[2 - times.shape.rank : 2]
     )
+    if mask is not None:
+        shapes["mask"] = mask.shape
+        if shapes["mask"].rank not in (2, 3):
+            raise ValueError(
+                "`mask` must be of shape (batch, T), or (batch, T, "
+                f"observation_dim). Received: mask of shape {mask.shape}"
+            )
+        expected = values.shape[: shapes["mask"].rank]
+        fits &= shapes["mask"].is_compatible_with(expected)
     if not fits:
         raise ValueError(
             "`values`, `times` and `mask` must agree in the number of samples "
-            f"and of times. Received: values of shape {values.shape}, times of "
-            f"shape {times.shape}, mask of shape {mask.shape}"
+            f"and of times. Received: shapes {shapes}"
         )
+
+
+def _masks_of(mask, values):
+    """Returns what is observed of the values, and when."""
+    if mask is None and values.shape[-1] == 0:
+        mask = tf.ones(tf.shape(values)[:2], tf.bool)
+    elif mask is None:
+        mask = ~tf.math.is_nan(values)
+    mask = tf.cast(mask, tf.bool)
+    if mask.shape.rank == 3:
+        return mask, tf.reduce_any(mask, axis=-1)
+    return tf.broadcast_to(mask[..., None], tf.shape(values)), mask
 
 
 def _fill(times, needed, default):
@@ -252,26 +247,27 @@ def _fill(times, needed, default):
 
     Those before the first get the first; without any, the default.
     """
-    first = tf.reduce_min(
-        tf.where(needed, times, np.inf), axis=-1, keepdims=True
-    )
-    first = tf.where(tf.math.is_finite(first), first, default)
-    times = tf.where(needed, times, first)
-    return tfp.math.scan_associative(tf.maximum, times, axis=-1)
+    # The numbers of the needed ones come first, in their order.
+    numbers = tf.argsort(tf.cast(~needed, tf.int32), stable=True)
+    before = tf.maximum(tf.cumsum(tf.cast(needed, tf.int32), -1) - 1, 0)
+    rank = times.shape.rank
+    number = tf.gather(numbers, before, batch_dims=rank - 1)
+    filled = tf.gather(times, number, batch_dims=rank - 1)
+    is_any = tf.reduce_any(needed, axis=-1, keepdims=True)
+    return tf.where(is_any, filled, default)
 
 
-def _check_sorted(times, needed, filled):
-    """Checks needed times, where that is possible: XLA checks nothing."""
-    times = tf.cast(times, tf.float64)
-    is_sorted = tf.reduce_all(
-        ~needed | (tf.equal(times, filled) & tf.math.is_finite(times))
-    )
+def _check_sorted(times, filled):
+    """Checks filled times, where that is possible: XLA checks nothing."""
+    steps = filled[..., 1:] - filled[..., :-1]
+    is_sorted = tf.reduce_all(steps >= 0)
+    is_finite = tf.reduce_all(tf.math.is_finite(filled))
     message = (
         "`times` must be finite and in ascending order, for each sample, "
         "where something is observed; sort the observations, or mask what is "
         "no observation. Received: times="
     )
-    return _check(is_sorted, message, times)
+    return _check(is_sorted & is_finite, message, times)
 
 
 def _check_finite(values, mask):

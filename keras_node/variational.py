@@ -204,7 +204,11 @@ class VariationalModel(keras.Model):
         self.prepare(inputs)
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         return self.run(
-            self.terms, inputs, tf.convert_to_tensor(num_samples), False, self.seed(seed)
+            self.terms,
+            inputs,
+            tf.convert_to_tensor(num_samples),
+            False,
+            self.seed(seed),
         )
 
     def run(self, function, *args):
