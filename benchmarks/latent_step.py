@@ -1,0 +1,180 @@
+"""A training step of a latent ODE, beside torchdiffeq's `latent_ode.py`.
+
+A thousand spirals at 100 shared times: the example's networks with the same
+weights, its loss, and the same tolerances; Adam included. Ours also reads the
+mask and the time gaps, which its weights ignore here. Prints medians of
+alternating rounds.
+
+    python benchmarks/latent_step.py --torch-python ~/torch/bin/python
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import keras
+import numpy as np
+import timing
+
+import keras_node
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.append(str(FOLDER.parent / "examples"))
+
+import latent_spirals  # noqa: E402
+
+SCALE = 0.3
+
+
+def make_model(tolerances, solver):
+    """Returns our model with the example's networks."""
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense
+    return keras_node.LatentODE(
+        observation_dim=2,
+        latent_dim=4,
+        encoder=keras.layers.SimpleRNN(25, go_backwards=True),
+        dynamics=keras.Sequential(
+            [dense(20, "elu"), dense(20, "elu"), dense(4)]
+        ),
+        decoder=keras.Sequential([dense(20, "relu"), dense(2)]),
+        likelihood=keras_node.likelihoods.NormalLikelihood(SCALE),
+        solver=solver(rtol=tolerances[0], atol=tolerances[1]),
+    )
+
+
+def parts(model):
+    """Returns the weights of each part; the RNN reads the values alone."""
+    kernel, *rest = model.encoder.get_weights()
+    kernel[2:] = 0.0
+    model.encoder.set_weights([kernel, *rest])
+    return {
+        "rnn": [kernel[:2], *rest],
+        "head": model._posterior_head.get_weights(),
+        "field": model.dynamics.get_weights(),
+        "decoder": model.decoder.get_weights(),
+    }
+
+
+class Theirs:
+    """torchdiffeq's step, in a process of its own."""
+
+    def __init__(self, python, path):
+        self._process = subprocess.Popen(
+            [python, str(FOLDER / "worker_torch_latent.py"), path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=FOLDER,
+        )
+        if self._process.stdout.readline().strip() != "ready":
+            sys.exit("The worker did not start.")
+        with np.load(f"{path}.answer.npz") as answer:
+            self.prediction, self.nfe = answer["prediction"], answer["nfe"]
+
+    def __call__(self, repetitions=3):
+        print(repetitions, file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
+
+
+def our_models(tolerances, weights):
+    """Returns compiled models of equal weights, by name."""
+    models = {}
+    for name, solver, jit_compile in (
+        ("dopri5", keras_node.solvers.Dopri5, False),
+        ("dopri5, XLA", keras_node.solvers.Dopri5, True),
+        ("tsit5", keras_node.solvers.Tsit5, False),
+    ):
+        model = make_model(tolerances, solver)
+        model.set_weights(weights)
+        model.compile(keras.optimizers.Adam(0.01), jit_compile=jit_compile)
+        models[name] = model
+    return models
+
+
+def stepper(model, data):
+    """Returns a function that lists the seconds of training steps."""
+    batch = model.prepare(data)
+
+    def run(repetitions=3):
+        seconds = []
+        for _ in range(repetitions):
+            start = time.perf_counter()
+            model.train_on_batch(batch)
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    run(2)
+    return run
+
+
+def compare(tolerances, options):
+    """Prints one table."""
+    curves = latent_spirals.make_spirals(options.count, 0)
+    data = latent_spirals.observe(curves, latent_spirals.NUM_TIMES, SCALE, 0)
+    data = {"values": data["values"], "times": data["times"]}
+    model = make_model(tolerances, keras_node.solvers.Dopri5)
+    weights = parts(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "problem.npz")
+        arrays = {
+            f"{name}_{i}": array
+            for name, group in weights.items()
+            for i, array in enumerate(group)
+        }
+        np.savez(path, **arrays, **data, tolerances=tolerances)
+        theirs = Theirs(options.torch_python, path)
+    prediction = model.predict(data, batch_size=options.count, verbose=0)
+    difference = np.abs(prediction - theirs.prediction).max()
+    models = our_models(tolerances, model.get_weights())
+    runs = {"torchdiffeq": theirs}
+    runs |= {name: stepper(model, data) for name, model in models.items()}
+    theirs(2)
+    seconds = timing.alternate(runs, options.rounds)
+    baseline = np.median(seconds["torchdiffeq"])
+    rows = []
+    for name, values in seconds.items():
+        nfe = theirs.nfe
+        if name in models:
+            nfe = models[name].evaluate(
+                data, batch_size=options.count, verbose=0, return_dict=True
+            )["nfe"]
+        median = np.median(values)
+        rows.append(
+            (
+                name,
+                f"{1e3 * median:.0f}",
+                f"{1e3 * values.min():.0f}",
+                f"{nfe:.0f}",
+                f"{median / baseline:.2f}",
+            )
+        )
+    timing.print_table(
+        f"rtol {tolerances[0]:g}, atol {tolerances[1]:g}; predictions agree "
+        f"to {difference:.1e}",
+        ("", "ms", "best", "NFE", "ratio"),
+        rows,
+    )
+
+
+def main():
+    """Prints a table for each pair of tolerances."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--torch-python", default=os.environ.get("KERAS_NODE_TORCH_PYTHON")
+    )
+    parser.add_argument("--count", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    # The defaults of torchdiffeq, which its example uses, and looser ones.
+    for tolerances in ((1e-7, 1e-9), (1e-4, 1e-5)):
+        compare(tolerances, options)
+
+
+if __name__ == "__main__":
+    main()
