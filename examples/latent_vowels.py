@@ -30,7 +30,7 @@ import keras_node
 
 PATH = pathlib.Path(__file__).parent / "japanese_vowels.npz"
 NUM_FRAMES, NUM_COEFFICIENTS = 29, 12
-# In tenths of the frames, so that an utterance takes about two units.
+# In tens of frames, so that an utterance takes about two units.
 TIMES = (np.arange(NUM_FRAMES) / 10).astype("float32")
 LATENT_DIM, HIDDEN = 24, 64
 SHOWN = 5
@@ -179,7 +179,7 @@ def draw(model, frames, seen, hidden, path):
                 edgecolors="k",
                 label=label,
             )
-        axis.set(title=f"coefficient {k + 1}", xlabel="tenths of frames")
+        axis.set(title=f"coefficient {k + 1}", xlabel="tens of frames")
     axis.legend(fontsize=6)
     figure.tight_layout()
     figure.savefig(path, dpi=100)

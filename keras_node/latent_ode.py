@@ -204,10 +204,10 @@ class LatentODE(VariationalModel):
 
     def call(self, inputs, training=None):
         observed = self._observe(inputs)
-        # What is not observed may have times that are not sorted.
-        times = observed.times
         if "targets" in inputs:
             times = observations.query_times(inputs["targets"])
+        else:
+            times = observations.own_times(inputs, observed)
         z0 = self._posterior(observed).mean()
         return self._means(z0[None], times, training)[0]
 
@@ -241,7 +241,7 @@ class LatentODE(VariationalModel):
             mask: See the class. Default `None`.
             target_times: Floats in ascending order, `(T,)` or `(batch, T)`,
                 in the units of `times`: before, between and after these.
-                Default `None`, those of the observations.
+                Default `None`: `times`, with those of what is masked.
             num_samples: Positive integer, to draw as many latent trajectories
                 from the posterior; or `None` (default) for the trajectory of
                 its mean.
@@ -255,9 +255,11 @@ class LatentODE(VariationalModel):
             samples. The features are those observed; for a point process,
             the intensity and then the marks.
         """
-        observed = self._observe(data(values, times, mask))
-        times = observed.times
-        if target_times is not None:
+        inputs = data(values, times, mask)
+        observed = self._observe(inputs)
+        if target_times is None:
+            times = observations.own_times(inputs, observed)
+        else:
             batch_size = observed.values.shape[0]
             times = observations.query_times(
                 {"times": target_times}, batch_size

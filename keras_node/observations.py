@@ -107,6 +107,35 @@ def query_times(inputs, batch_size=None):
         return tf.identity(times)
 
 
+def own_times(inputs, observed):
+    """Returns the times as given, also where nothing is observed.
+
+    To predict what is hidden. A time that is out of order there, such as
+    padding, is replaced by the one before it.
+
+    Args:
+        inputs: Dict, the model's input.
+        observed: The `Observations` in it.
+    """
+    times = tf.cast(_times_in(inputs)[0], tf.float64)
+    needed = observed.observed
+    if times.shape.rank == 1:
+        needed = tf.reduce_any(needed, axis=0)
+    # Nothing may come after the next one that is observed.
+    later = tf.where(needed, times, np.inf)
+    limits = _running(tf.minimum, tf.reverse(later, [-1]))
+    in_order = tf.math.is_finite(times) & (times <= tf.reverse(limits, [-1]))
+    running = _running(tf.maximum, tf.where(in_order, times, -np.inf))
+    return tf.where(tf.math.is_finite(running), running, observed.times)
+
+
+def _running(function, times):
+    """Returns the running maximum, or minimum, along the last axis."""
+    time_major = times if times.shape.rank == 1 else tf.transpose(times)
+    running = tf.scan(function, time_major)
+    return running if times.shape.rank == 1 else tf.transpose(running)
+
+
 def with_batch_axes(inputs, batch_size=None):
     """Gives every array a batch axis, for Keras to cut batches.
 

@@ -139,6 +139,24 @@ def _rotation(**kwargs):
     )
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+def test_hidden_points_are_predicted_at_their_own_times(model, rank):
+    values = _values(1)
+    mask = np.array([[True, False, False, True, False, False]])
+    times = TIMES if rank == 1 else TIMES[None]
+    expected = model.reconstruct(values, times, mask, target_times=times)
+    np.testing.assert_array_equal(
+        model.reconstruct(values, times, mask), expected
+    )
+    for padding in (np.nan, 0.0):
+        padded = np.concatenate(
+            [times[..., :-1], times[..., -1:] * padding], -1
+        )
+        actual = model.reconstruct(values, padded, mask)
+        np.testing.assert_allclose(actual[:, :5], expected[:, :5], atol=1e-4)
+        assert np.all(np.isfinite(actual))
+
+
 def test_gradients_flow_to_every_part_whatever_the_times():
     model = keras_node.LatentODE(2, 3, initial_time=0.4)
     for times in (TIMES, _private_times()):
