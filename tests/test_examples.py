@@ -105,3 +105,52 @@ def test_planar_layer_has_the_log_det_of_its_jacobian(figure_4):
     _, expected = np.linalg.slogdet(jacobian)
     actual = layer.forward_log_det_jacobian(tf.identity(z))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("latent_spirals", "RMSE on 100 times beyond"),
+        ("latent_vowels", "RMSE on hidden frames"),
+        ("latent_events", "RMSE of intensity"),
+    ],
+)
+def test_latent_example_ends_with_its_table_and_plot(
+    name, line, tmp_path, capsys
+):
+    path = tmp_path / "plot.png"
+    example = load_example(name)
+    example.main(["--smoke", "--verbose", "0", "--output", str(path)])
+    assert line in capsys.readouterr().out
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_spirals_turn_both_ways_and_hide_what_they_should():
+    spirals = load_example("latent_spirals")
+    curves = spirals.make_spirals(40, seed=0)
+    centred = curves - np.where(np.arange(40) % 2, -1.0, 1.0)[
+        :, None, None
+    ] * np.array([1.0, 0.0])
+    x, y = centred[..., 0], centred[..., 1]
+    turns = x[:, :-1] * y[:, 1:] - x[:, 1:] * y[:, :-1]
+    assert np.all(turns[::2] > 0) and np.all(turns[1::2] < 0)
+    data = spirals.observe(curves, 30, 0.1, seed=0)
+    assert np.all(data["mask"].sum(axis=1) == 30)
+
+
+def test_half_of_the_frames_of_each_utterance_are_seen():
+    vowels = load_example("latent_vowels")
+    lengths = vowels.load()["test"][1]
+    seen, hidden = vowels.hide(lengths, seed=0)
+    np.testing.assert_array_equal(seen.sum(axis=1), (lengths + 1) // 2)
+    np.testing.assert_array_equal(hidden.sum(axis=1), lengths // 2)
+    assert not np.any(seen & hidden)
+
+
+def test_events_follow_their_intensity():
+    events = load_example("latent_events")
+    data, phases = events.simulate(400, seed=0)
+    number = data["mask"].sum(axis=1)
+    expected = events.true_integral(phases)
+    # Poisson counts: the mean's standard error is sqrt(40 / 400).
+    assert abs(np.mean(number - expected)) < 4 * 0.32
