@@ -8,8 +8,6 @@ import tensorflow_probability as tfp
 
 from keras_node import (
     adjoints,
-    clock,
-    closure,
     likelihoods,
     observations,
     recognition,
@@ -17,10 +15,10 @@ from keras_node import (
     solvers,
     tfp_config,
     tfp_variables,
-    trajectory,
     vector_field,
 )
 from keras_node import latent_parts as parts
+from keras_node.latent_process import LatentProcess
 from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.solvers.state import solved_dtype
 from keras_node.variational import (
@@ -148,6 +146,8 @@ class LatentODE(VariationalModel):
         parts.check_dims(observation_dim, latent_dim)
         super().__init__(observation_dim > 0, autocast=False, **kwargs)
         policy = self.dtype_policy
+        # Half precision would not do for states and distributions.
+        dtype = solved_dtype(tf.as_dtype(self.compute_dtype))
         self.observation_dim = int(observation_dim)
         self.latent_dim = int(latent_dim)
         self.encoder = recognition.get(encoder, policy)
@@ -156,50 +156,31 @@ class LatentODE(VariationalModel):
         self.likelihood = likelihoods.get(likelihood)
         num_outputs = self.likelihood.num_outputs(self.observation_dim)
         self.decoder = decoder or parts.network(num_outputs, policy)
-        self.prior = prior or parts.standard_normal(latent_dim, self._float)
+        self.prior = prior or parts.standard_normal(latent_dim, dtype)
         self.initial_time = float(initial_time)
         self.solver = solvers.get(solver)
         self.adjoint = adjoints.get(adjoint)
         self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
         self._posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
+        self._process = LatentProcess(
+            encoder=self.encoder,
+            posterior_head=self._posterior_head,
+            dynamics=self.dynamics,
+            decoder=self.decoder,
+            likelihood=self.likelihood,
+            prior=self.prior,
+            initial_time=self.initial_time,
+            solver=self.solver,
+            adjoint=self.adjoint,
+            nfe_backward=self._nfe_backward,
+        )
         self._prior_layers = tfp_variables.layers_of(self.prior)
         self._prior_variables = tfp_variables.adopted_variables(
             self.prior, self._prior_layers
         )
-        parts.check_prior(self.prior, latent_dim, self._float)
+        parts.check_prior(self.prior, latent_dim, dtype)
         parts.check_window(self.likelihood.window, self.initial_time)
-        self._build_parts()
-
-    @property
-    def _float(self):
-        """The dtype of states and distributions; half would not do."""
-        return solved_dtype(tf.as_dtype(self.compute_dtype))
-
-    def _build_parts(self):
-        """Makes all weights: there is nothing to be learned from data first."""
-        dtype = self._float.name
-        num_features = 2 * self.observation_dim + 1
-        encoded = self._encode_features(
-            keras.KerasTensor((None, None, num_features), dtype),
-            keras.KerasTensor((None, None), "bool"),
-        )
-        parts.check_encoded(encoded)
-        self._posterior_head(encoded)
-        z = keras.KerasTensor((None, self.latent_dim), dtype)
-        t_shape = clock.t_shape(self.solver)
-        vector_field.refuse_stateful_layers(self.dynamics)
-        if isinstance(self.dynamics, keras.layers.Layer):
-            t = keras.KerasTensor(t_shape, dtype)
-            vector_field.build_layer(self.dynamics, t, z)
-        closure.trace(
-            vector_field.as_ode_fn(self.dynamics),
-            t_shape,
-            tf.TensorSpec(z.shape, dtype),
-        )
-        num_outputs = self.likelihood.num_outputs(self.observation_dim)
-        parts.check_outputs(self.decoder(z), num_outputs)
-        if not self.likelihood.built:  # A loaded one is.
-            self.likelihood.build((None, self.observation_dim))
+        self._process.build(self.observation_dim)
         self.built = True
 
     def call(self, inputs, training=None):
@@ -208,8 +189,8 @@ class LatentODE(VariationalModel):
             times = observations.query_times(inputs["targets"])
         else:
             times = observations.own_times(inputs, observed)
-        z0 = self._posterior(observed).mean()
-        return self._means(z0[None], times, training)[0]
+        z0 = self._process.posterior(observed, training).mean()
+        return self._process.means(z0[None], times, training)[0]
 
     def encode(self, values=None, times=None, mask=None):
         """Returns `q(z0 | x)`, a `tfd.Distribution` of `(batch, latent_dim)`.
@@ -220,7 +201,7 @@ class LatentODE(VariationalModel):
             mask: See the class. Default `None`.
         """
         observed = self._observe(data(values, times, mask))
-        parameters = self.run(self._posterior_parameters, observed)
+        parameters = self.run(self._process.posterior_parameters, observed)
         return tfp.distributions.MultivariateNormalDiag(*parameters)
 
     def reconstruct(
@@ -322,27 +303,20 @@ class LatentODE(VariationalModel):
         targets = observed
         if "targets" in inputs:
             targets = self._observe(inputs["targets"])
-        posterior = self._posterior(observed, training)
+        posterior = self._process.posterior(observed, training)
         z0 = posterior.sample(num_samples, seed=self.seed(seed))
-        states, integral, num_evaluations = self._follow(
-            z0, targets.times, training, self.likelihood.window
-        )
-        outputs = self._decode(states, training)
-        log_likelihood = self.likelihood.log_prob(
-            outputs, targets.values, targets.mask, targets.observed
-        )
-        if integral is not None:
-            log_likelihood -= integral
+        explained = self._process.explain(z0, targets, training)
         log_ratio = self.prior.log_prob(z0) - posterior.log_prob(z0)
-        means = tf.reduce_mean(self.likelihood.mean(outputs), axis=0)
+        means = tf.reduce_mean(explained.means, axis=0)
         return Terms(
-            log_likelihood=log_likelihood,
+            log_likelihood=explained.log_likelihood,
             log_ratio=log_ratio,
-            kl=self._kl_of(posterior, log_ratio, observed),
+            kl=self._process.kl(posterior, log_ratio, observed),
             values=targets.values,
             mask=targets.mask,
+            # A point process has its intensity before them.
             means=means[..., means.shape[-1] - self.observation_dim :],
-            num_evaluations=num_evaluations,
+            num_evaluations=explained.num_evaluations,
         )
 
     def prepare(self, x):
@@ -358,116 +332,21 @@ class LatentODE(VariationalModel):
             inputs,
             self.observation_dim,
             self.initial_time,
-            self._float,
+            self.prior.dtype,
             self.likelihood.window,
         )
 
-    def _posterior(self, observed, training=None):
-        return tfp.distributions.MultivariateNormalDiag(
-            *self._posterior_parameters(observed, training)
-        )
-
-    def _posterior_parameters(self, observed, training=None):
-        """Returns mean and scale; for what was not observed, the prior's."""
-        encoded = self._encode_features(
-            observed.encoder_inputs(self.initial_time),
-            observed.observed,
-            training,
-        )
-        parameters = tf.cast(self._posterior_head(encoded), self._float)
-        loc, raw_scale = tf.split(parameters, 2, axis=-1)
-        scale = tf.nn.softplus(raw_scale) + 1e-6
-        is_observed = tf.reduce_any(observed.observed, axis=1, keepdims=True)
-        prior_loc, prior_scale = parts.moments(self.prior)
-        return (
-            tf.where(is_observed, loc, prior_loc),
-            tf.where(is_observed, scale, prior_scale),
-        )
-
-    def _encode_features(self, features, observed, training=None):
-        return parts.call(
-            self.encoder, features, mask=observed, training=training
-        )
-
-    def _kl_of(self, posterior, log_ratio, observed):
-        try:
-            kl = tfp.distributions.kl_divergence(posterior, self.prior)
-        except NotImplementedError:
-            kl = -tf.reduce_mean(log_ratio, axis=0)
-        is_observed = tf.reduce_any(observed.observed, axis=1)
-        return tf.where(is_observed, kl, tf.zeros_like(kl))
-
-    def _follow(self, z0, times, training, window=None):
-        """Returns latent states `(samples, batch, T, latent_dim)`.
-
-        And the integral of the likelihood's rate over the window, `(samples,
-        batch)` or `None`, and the NFE.
-        """
-        grid = times
-        if window is not None:
-            ends = tf.fill(tf.shape(times[..., :1]), tf.cast(1, times.dtype))
-            grid = tf.concat([window[0] * ends, times, window[1] * ends], -1)
-        shape = tf.shape(z0)[:2]
-        if grid.shape.rank == 2:
-            grid = tf.tile(grid, [shape[0], 1])
-        z = tf.reshape(z0, [-1, self.latent_dim])
-        path = trajectory.follow(
-            self._ode_fn(training, window is not None),
-            (z, [] if window is None else [tf.zeros_like(z[:, 0])]),
-            self.initial_time,
-            grid,
-            self.solver,
-            self.adjoint,
-            self._nfe_backward,
-        )
-        states, integrals = path.states
-        integral = None
-        if window is not None:
-            states = states[1:-1]
-            integral = tf.reshape(integrals[0][-1] - integrals[0][0], shape)
-        states = tf.reshape(
-            states, tf.concat([[-1], shape, [self.latent_dim]], axis=0)
-        )
-        states = tf.transpose(states, [1, 2, 0, 3])
-        return states, integral, path.num_evaluations
-
-    def _ode_fn(self, training, has_rate):
-        dynamics = vector_field.as_ode_fn(self.dynamics, training)
-
-        def ode_fn(t, state):
-            z = state[0]
-            rates = []
-            if has_rate:
-                outputs = parts.call(self.decoder, z, training=training)
-                rates = [self.likelihood.rate(tf.cast(outputs, z.dtype))]
-            return dynamics(t, z), rates
-
-        return ode_fn
-
-    def _decode(self, states, training=None):
-        """Returns the decoder's outputs along latent trajectories."""
-        flat = tf.reshape(states, [-1, self.latent_dim])
-        outputs = parts.call(self.decoder, flat, training=training)
-        outputs = tf.cast(outputs, self._float)
-        shape = tf.concat([tf.shape(states)[:-1], tf.shape(outputs)[1:]], 0)
-        outputs = tf.reshape(outputs, shape)
-        return tf.ensure_shape(outputs, [*states.shape[:-1], outputs.shape[-1]])
-
-    def _means(self, z0, times, training=None):
-        states, _, _ = self._follow(z0, times, training)
-        return self.likelihood.mean(self._decode(states, training))
-
     def _mean_reconstruction(self, observed, times):
-        z0 = self._posterior(observed).mean()
-        return self._means(z0[None], times)[0]
+        z0 = self._process.posterior(observed).mean()
+        return self._process.means(z0[None], times)[0]
 
     def _sample_reconstructions(self, observed, times, num_samples, seed):
-        z0 = self._posterior(observed).sample(num_samples, seed=seed)
-        return self._means(z0, times)
+        z0 = self._process.posterior(observed).sample(num_samples, seed=seed)
+        return self._process.means(z0, times)
 
     def _generate(self, num_samples, times, seed):
         z0 = self.prior.sample(num_samples, seed=seed)
-        return self._means(z0[None], times)[0]
+        return self._process.means(z0[None], times)[0]
 
     def get_config(self):
         config = super().get_config()

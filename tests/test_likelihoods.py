@@ -109,15 +109,9 @@ def _process():
 
 def _log_likelihood(model, **data):
     z0 = tf.zeros((1, len(data["times"]), 1))
-    observed = model._observe({k: tf.constant(v) for k, v in data.items()})
-    states, integral, _ = model._follow(z0, observed.times, False, WINDOW)
-    outputs = model._decode(states)
-    return (
-        model.likelihood.log_prob(
-            outputs, observed.values, observed.mask, observed.observed
-        )
-        - integral
-    )[0]
+    inputs = {name: tf.constant(array) for name, array in data.items()}
+    observed = model._observe(inputs)
+    return model._process.explain(z0, observed).log_likelihood[0]
 
 
 def test_poisson_process_of_a_known_intensity_has_its_likelihood():
