@@ -79,7 +79,8 @@ def check_prior(prior, latent_dim, dtype):
             f"Received: prior={prior!r} of type {type(prior).__name__}"
         )
     fits = prior.event_shape == [latent_dim] and prior.batch_shape == []
-    if not fits or prior.dtype != dtype:
+    fits = fits and prior.dtype == dtype
+    if not fits:
         raise ValueError(
             f"`prior` must be one distribution of events ({latent_dim},) of "
             f"dtype {dtype.name}; `tfd.Independent` makes events of a batch. "

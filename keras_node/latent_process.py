@@ -73,6 +73,7 @@ class LatentProcess:
         )
         parts.check_encoded(encoded)
         self.posterior_head(encoded)
+        self.prior.log_prob(tf.zeros([1, self._latent_dim], dtype))
         z = keras.KerasTensor((None, self._latent_dim), dtype)
         t_shape = clock.t_shape(self.solver)
         vector_field.refuse_stateful_layers(self.dynamics)

@@ -172,6 +172,45 @@ def test_gradients_flow_to_every_part_whatever_the_times():
             assert np.any(gradient != 0), weight.path
 
 
+@pytest.mark.parametrize("adjoint", ["backsolve", "direct"])
+def test_adjoints_agree_where_times_are_equal(adjoint):
+    # Before, at and after the initial time, with ties and a padded tail.
+    times = np.tile([0.0, 0.4, 0.4, 0.9, 0.9, 0.9], (4, 1))
+    mask = np.ones((4, 6), bool)
+    mask[:, 4:] = False
+    gradients = []
+    for name in ("checkpoint", adjoint):
+        keras.utils.set_random_seed(0)
+        model = keras_node.LatentODE(
+            2,
+            3,
+            initial_time=0.4,
+            adjoint=name,
+            solver=keras_node.solvers.Tsit5(rtol=1e-5, atol=1e-6),
+            dynamics=keras.layers.Dense(3, "tanh"),
+        )
+        with tf.GradientTape() as tape:
+            elbo = model.elbo(_values(), times, mask, seed=1)
+        gradients.append(tape.gradient(elbo, model.trainable_variables))
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_prior_with_weights_is_trained():
+    flow = keras_node.CNFBijector(
+        keras.layers.Dense(2), solver=keras_node.solvers.RK4()
+    )
+    normal = tfd.MultivariateNormalDiag(tf.Variable([1.0, 0.0]), tf.ones(2))
+    prior = tfd.TransformedDistribution(normal, flow)
+    model = keras_node.LatentODE(2, 2, prior=prior, solver="euler")
+    model.compile("adam")
+    before = [tf.identity(v) for v in prior.trainable_variables]
+    assert len(before) == 3
+    model.fit({"values": _values(), "times": TIMES}, verbose=0)
+    for old, new in zip(before, prior.trainable_variables, strict=True):
+        assert np.any(old != new)
+
+
 class Constant(keras.layers.Layer):
     """An encoder whose output is a constant."""
 

@@ -149,7 +149,9 @@ class _Backsolve:
         step_size = self._solver.choose_first_step(
             ode_fn, elapsed, leaves, self._norm()
         )
-        return step_size, tf.constant(2)
+        # An interval of no length tells nothing about the others.
+        span = tf.reduce_max(tf.abs(self._times[-1] - self._times[0]))
+        return tf.where(step_size > 0, step_size, span), tf.constant(2)
 
     def _norm(self):
         """Returns the seminorm: the error of state and adjoint alone."""
@@ -176,7 +178,8 @@ class _Backsolve:
         """
         late, early = self._times[row], self._times[row - 1]
         longest = tf.reduce_max(tf.abs(early - late))
-        rate = (early - late) / longest
+        # Requested times may be equal: nothing moves between them.
+        rate = tf.math.divide_no_nan(early - late, longest)
         size = len(self._problem.y)
 
         def ode_fn(elapsed, leaves):
