@@ -35,6 +35,8 @@ class Observations(typing.NamedTuple):
         """
         dtype = self.values.dtype
         times = tf.broadcast_to(self.times, tf.shape(self.observed))
+        # Of times that all share, each sample has observed its own.
+        times = _fill(times, self.observed, initial_time)
         seen = tf.cumsum(tf.cast(self.observed, tf.int32), 1, exclusive=True)
         before = tf.concat([times[:, :1], times[:, :-1]], axis=1)
         before = tf.where(seen > 0, before, initial_time)

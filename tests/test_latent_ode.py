@@ -60,6 +60,15 @@ def test_point_dropped_from_shared_times_is_as_good_as_masked(model):
     np.testing.assert_allclose(masked, kept, atol=1e-5)
 
 
+def test_sample_that_misses_a_shared_time_is_told_its_own_gaps(model):
+    values = _values(2)
+    mask = np.array([[1, 0, 0, 1, 0, 1], [1, 1, 1, 1, 1, 1]], bool)
+    masked = model.encode(values, TIMES, mask)
+    kept = model.encode(values[:1, mask[0]], TIMES[mask[0]][None])
+    np.testing.assert_allclose(masked.mean()[:1], kept.mean(), atol=1e-6)
+    np.testing.assert_allclose(masked.stddev()[:1], kept.stddev(), atol=1e-6)
+
+
 def test_masked_feature_has_no_influence(model):
     values = _values()
     mask = np.ones(values.shape, bool)
