@@ -218,11 +218,22 @@ class PoissonProcessLikelihood(Likelihood):
         self.marks = None if marks is None else get(marks)
 
     def build(self, input_shape):
-        if self.marks is not None:
+        # A loaded one is built.
+        if self.marks is not None and not self.marks.built:
             self.marks.build(input_shape)
 
     def num_outputs(self, observation_dim):
-        """Returns one for the intensity, and those of the marks."""
+        """Returns one for the intensity, and those of the marks.
+
+        Raises:
+            ValueError: If there are marks without a likelihood.
+        """
+        if (self.marks is None) != (observation_dim == 0):
+            raise ValueError(
+                "Events with values need a likelihood of them, `marks`, and "
+                "those without `observation_dim=0`. "
+                f"Received: marks={self.marks}, {observation_dim=}"
+            )
         if self.marks is None:
             return 1
         num_outputs = self.marks.num_outputs(observation_dim)

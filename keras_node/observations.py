@@ -158,7 +158,8 @@ def with_batch_axes(inputs, batch_size=None):
         batch_size = len(inputs[key])
     if "targets" in inputs:
         inputs["targets"] = with_batch_axes(inputs["targets"], batch_size)
-    if "values" in inputs and inputs.get("mask", inputs["values"]).ndim == 2:
+    has_values = "values" in inputs and inputs["values"].shape[-1] > 0
+    if has_values and "mask" in inputs and inputs["mask"].ndim == 2:
         inputs["mask"] = np.broadcast_to(
             inputs["mask"][..., None], inputs["values"].shape
         )
@@ -223,9 +224,15 @@ def _values_of(inputs, times, observation_dim, dtype):
                 "The input must have `values` of shape (batch, T, "
                 f"{observation_dim}). Received: {_keys_of(inputs)}"
             )
-        shape = tf.shape(times)
-        if times.shape.rank == 1:
+        if times.shape.rank == 2:
+            shape = tf.shape(times)
+        elif inputs.get("mask") is not None:
             shape = tf.shape(inputs["mask"])[:2]
+        else:
+            raise ValueError(
+                "`times` of shape (T,) need `values` or a `mask`, to tell the "
+                f"number of samples. Received: times of shape {times.shape}"
+            )
         return tf.zeros(tf.concat([shape, [0]], axis=0), dtype)
     values = tf.cast(tf.convert_to_tensor(values), dtype)
     if values.shape.rank != 3 or values.shape[-1] not in (

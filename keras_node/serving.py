@@ -15,7 +15,9 @@ def write_latent_ode(model, path):
     dim = model.observation_dim
     values = tf.TensorSpec([None, None, dim], floats, "values")
     times = tf.TensorSpec([None, None], floats, "times")
-    mask = tf.TensorSpec([None, None, dim], tf.bool, "mask")
+    # What has no features is observed as a whole.
+    mask_shape = [None, None, dim] if dim else [None, None]
+    mask = tf.TensorSpec(mask_shape, tf.bool, "mask")
 
     def encode(values, times, mask):
         posterior = model.encode(values, times, mask)

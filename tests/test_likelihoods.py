@@ -140,6 +140,43 @@ def test_event_outside_of_the_window_is_told():
         _process().elbo(times=np.array([[0.2, 1.0]]))
 
 
+def test_marks_and_intensity_are_learned_and_served_together(tmp_path):
+    likelihood = likelihoods.PoissonProcessLikelihood((0, 2), marks="normal")
+    model = keras_node.LatentODE(2, 2, likelihood=likelihood, solver="rk4")
+    times = np.sort(np.random.default_rng(0).uniform(0, 2, (4, 5)), axis=1)
+    data = {"values": np.ones((4, 5, 2)), "times": times.astype("f")}
+    model.compile("adam")
+    history = model.fit(data, epochs=2, verbose=0).history
+    assert history["loss"][1] < history["loss"][0]
+    mean = model.reconstruct(**data)
+    assert mean.shape == (4, 5, 3)
+    assert np.all(mean[..., 0] > 0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.reconstruct(**data), mean)
+
+
+def test_process_without_marks_is_served(tmp_path):
+    model = _process()
+    model.export(tmp_path / "served")
+    served = tf.saved_model.load(tmp_path / "served")
+    times, mask = tf.constant([[0.7, 1.0, 3.3]]), tf.constant([[1, 1, 0]]) > 0
+    mean = served.signatures["reconstruct"](
+        values=tf.zeros((1, 3, 0)), times=times, mask=mask, target_times=times
+    )["mean"]
+    expected = model.reconstruct(times=times, mask=mask, target_times=times)
+    np.testing.assert_allclose(mean, expected, atol=1e-5)
+
+
+def test_marks_need_a_likelihood_and_values():
+    process = likelihoods.PoissonProcessLikelihood
+    for dim, marks in ((2, None), (0, "normal")):
+        with pytest.raises(ValueError, match="Events with values need"):
+            keras_node.LatentODE(dim, 2, likelihood=process((0, 1), marks))
+    with pytest.raises(ValueError, match="to tell the number of samples"):
+        _process().elbo(times=np.array([1.0, 2.0]))
+
+
 def test_simulated_intensity_is_recovered():
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
