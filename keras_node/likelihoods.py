@@ -158,7 +158,9 @@ class CustomLikelihood(Likelihood):
         return _masked_sum(log_prob, tf.reduce_all(mask, -1), [-1])
 
     def get_config(self):
-        function = serialize_dynamics(self.make_distribution)
+        function = serialize_dynamics(
+            self.make_distribution, "make_distribution"
+        )
         return {**super().get_config(), "make_distribution": function}
 
     @classmethod

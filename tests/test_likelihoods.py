@@ -72,9 +72,20 @@ def test_what_is_no_likelihood_is_told():
         likelihoods.get(lambda outputs: outputs).distribution(OUTPUTS)
 
 
+@keras.saving.register_keras_serializable(package="test_likelihoods")
+def make_laplace(outputs):
+    return tfd.Laplace(outputs, 1.0)
+
+
+def test_function_that_keras_cannot_find_again_is_told():
+    with pytest.raises(ValueError, match="`make_distribution` must be"):
+        likelihoods.get(lambda outputs: tfd.Normal(outputs, 1.0)).get_config()
+
+
 @pytest.mark.parametrize(
     "likelihood",
     [
+        likelihoods.get(make_laplace),
         likelihoods.NormalLikelihood(0.3),
         likelihoods.PoissonProcessLikelihood((0, 2), marks="bernoulli"),
     ],
