@@ -65,8 +65,8 @@ class NormalLikelihood(Likelihood):
 
     Example:
     >>> likelihood = keras_node.likelihoods.NormalLikelihood(scale=0.1)
-    >>> likelihood.distribution(tf.zeros((8, 2))).stddev()[0, 0].numpy()
-    0.1
+    >>> likelihood.distribution(tf.zeros((8, 2))).batch_shape
+    TensorShape([8, 2])
     """
 
     def __init__(self, scale=None, **kwargs):
