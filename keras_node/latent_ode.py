@@ -69,7 +69,8 @@ class LatentODE(VariationalModel):
     - `mask`: optional, `(batch, T)` or `(batch, T, observation_dim)`, true
       where something was observed. Times and values elsewhere may be
       anything, such as the padding of short series; default: the values that
-      are not NaN. A sample without observations has the prior.
+      are not NaN. A sample without observations has the prior, or the normal
+      distribution of its mean and deviation.
     - `targets`: optional, a dict of the same three, what to predict instead
       of the values themselves; for `predict` its `times` suffice.
 
@@ -157,6 +158,7 @@ class LatentODE(VariationalModel):
         num_outputs = self.likelihood.num_outputs(self.observation_dim)
         self.decoder = decoder or parts.network(num_outputs, policy)
         self.prior = prior or parts.standard_normal(latent_dim, dtype)
+        parts.check_prior(self.prior, latent_dim, dtype)
         self.initial_time = float(initial_time)
         self.solver = solvers.get(solver)
         self.adjoint = adjoints.get(adjoint)
@@ -178,7 +180,6 @@ class LatentODE(VariationalModel):
         self._prior_variables = tfp_variables.adopted_variables(
             self.prior, self._prior_layers
         )
-        parts.check_prior(self.prior, latent_dim, dtype)
         parts.check_window(self.likelihood.window, self.initial_time)
         self._process.build(self.observation_dim)
         self.built = True
@@ -307,15 +308,16 @@ class LatentODE(VariationalModel):
         z0 = posterior.sample(num_samples, seed=self.seed(seed))
         explained = self._process.explain(z0, targets, training)
         log_ratio = self.prior.log_prob(z0) - posterior.log_prob(z0)
-        means = tf.reduce_mean(explained.means, axis=0)
+        # A point process has its intensity before them.
+        first = -self.observation_dim or explained.means.shape[-1]
+        means = tf.reduce_mean(explained.means[..., first:], axis=0)
         return Terms(
             log_likelihood=explained.log_likelihood,
             log_ratio=log_ratio,
-            kl=self._process.kl(posterior, log_ratio, observed),
+            kl=self._process.kl(posterior, log_ratio),
             values=targets.values,
             mask=targets.mask,
-            # A point process has its intensity before them.
-            means=means[..., means.shape[-1] - self.observation_dim :],
+            means=means,
             num_evaluations=explained.num_evaluations,
         )
 

@@ -77,6 +77,9 @@ class LatentProcess:
         z = keras.KerasTensor((None, self._latent_dim), dtype)
         t_shape = clock.t_shape(self.solver)
         vector_field.refuse_stateful_layers(self.dynamics)
+        if self.likelihood.window is not None:
+            # The solve evaluates the intensity, too.
+            vector_field.refuse_stateful_layers(self.decoder)
         if isinstance(self.dynamics, keras.layers.Layer):
             t = keras.KerasTensor(t_shape, dtype)
             vector_field.build_layer(self.dynamics, t, z)
@@ -98,36 +101,35 @@ class LatentProcess:
 
     def posterior_parameters(self, observed, training=None):
         """Returns mean and scale; for what was not observed, the prior's."""
+        is_observed = tf.reduce_any(observed.observed, axis=1, keepdims=True)
         encoded = self._encode(
             observed.encoder_inputs(self.initial_time),
-            observed.observed,
+            # Without any observation an average would be 0 / 0, as would its
+            # gradient, though nothing of it is used.
+            observed.observed | ~is_observed,
             training,
         )
         parameters = tf.cast(self.posterior_head(encoded), self.prior.dtype)
         loc, raw_scale = tf.split(parameters, 2, axis=-1)
         scale = tf.nn.softplus(raw_scale) + 1e-6
-        is_observed = tf.reduce_any(observed.observed, axis=1, keepdims=True)
         prior_loc, prior_scale = parts.moments(self.prior)
         return (
             tf.where(is_observed, loc, prior_loc),
             tf.where(is_observed, scale, prior_scale),
         )
 
-    def kl(self, posterior, log_ratio, observed):
+    def kl(self, posterior, log_ratio):
         """Returns `KL(q(z0 | x) || p(z0))`, `(batch,)`.
 
         Args:
             posterior: What `posterior` returned.
             log_ratio: `(num_samples, batch)`, `log p(z0) - log q(z0 | x)`, to
                 estimate it where it has no closed form.
-            observed: The `Observations`; without any, the KL is 0.
         """
         try:
-            kl = tfp.distributions.kl_divergence(posterior, self.prior)
+            return tfp.distributions.kl_divergence(posterior, self.prior)
         except NotImplementedError:
-            kl = -tf.reduce_mean(log_ratio, axis=0)
-        is_observed = tf.reduce_any(observed.observed, axis=1)
-        return tf.where(is_observed, kl, tf.zeros_like(kl))
+            return -tf.reduce_mean(log_ratio, axis=0)
 
     def explain(self, z0, targets, training=None):
         """Returns how trajectories from `z0` explain `Observations`."""

@@ -147,12 +147,20 @@ class CustomLikelihood(Likelihood):
             )
         return distribution
 
+    def mean(self, outputs):
+        """Returns the mean, or, where tfp does not know it, the median."""
+        distribution = self.distribution(outputs)
+        try:
+            return distribution.mean()
+        except NotImplementedError:
+            return distribution.quantile(0.5)
+
     def log_prob(self, outputs, values, mask, observed):
         """Returns the log-likelihood; see `Likelihood.log_prob`."""
         distribution = self.distribution(outputs)
         # A value inside of the support, for a gradient that is finite.
-        mean = tf.stop_gradient(distribution.mean())
-        log_prob = distribution.log_prob(tf.where(mask, values, mean))
+        inside = tf.stop_gradient(distribution.sample(seed=(0, 0)))
+        log_prob = distribution.log_prob(tf.where(mask, values, inside))
         if log_prob.shape.rank == outputs.shape.rank:
             return _masked_sum(log_prob, mask, [-2, -1])
         return _masked_sum(log_prob, tf.reduce_all(mask, -1), [-1])

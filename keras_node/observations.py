@@ -2,6 +2,7 @@
 
 import typing
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -163,6 +164,7 @@ def with_batch_axes(inputs, batch_size=None):
         inputs["mask"] = np.broadcast_to(
             inputs["mask"][..., None], inputs["values"].shape
         )
+    _check_digits(inputs["times"], inputs.get("mask"))
     if inputs["times"].ndim == 1:
         times = inputs.pop("times")
         if batch_size is None:
@@ -172,6 +174,22 @@ def with_batch_axes(inputs, batch_size=None):
             )
         inputs[_SHARED] = np.broadcast_to(times, (batch_size, len(times)))
     return inputs
+
+
+def _check_digits(times, mask):
+    """Raises if times run together in Keras's dtype, to which it casts."""
+    if times.ndim == 2 and mask is not None:
+        point = mask if mask.ndim == 2 else mask.any(axis=-1)
+        times = np.where(point, times, np.nan) if point.size else times
+    times = np.asarray(times, np.float64)
+    lost = np.abs(times - times.astype(keras.config.floatx()))
+    gap = np.nanmax(times, initial=-np.inf) - np.nanmin(times, initial=np.inf)
+    if np.nanmax(lost, initial=0.0) > 1e-3 * gap / times.shape[-1] > 0:
+        raise ValueError(
+            "`times` must keep their digits in Keras's dtype; subtract their "
+            "start, and the same of `initial_time`. Received: times around "
+            f"{np.nanmax(times)}, in {keras.config.floatx()}"
+        )
 
 
 def _check_keys(inputs):
@@ -261,6 +279,11 @@ def _check_shapes(values, times, mask):
             )
         expected = values.shape[: shapes["mask"].rank]
         fits &= shapes["mask"].is_compatible_with(expected)
+    if values.shape[1] == 0:
+        raise ValueError(
+            "There must be at least one time; where there is nothing to see, "
+            f"mask it. Received: shapes {shapes}"
+        )
     if not fits:
         raise ValueError(
             "`values`, `times` and `mask` must agree in the number of samples "

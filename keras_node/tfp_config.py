@@ -81,8 +81,9 @@ class _Writer:
             }
         # `tfb.Chain(...)` makes a `_Chain`, the base class of the public one.
         name = type(value).__name__.lstrip("_")
-        for kind, (module, _) in _MODULES.items():
-            if issubclass(getattr(module, name, int), type(value)):
+        for kind, (module, base) in _MODULES.items():
+            named = getattr(module, name, int)
+            if isinstance(value, base) and issubclass(named, type(value)):
                 parameters = self.write(_chosen(value), path or name)
                 return {"kind": kind, "name": name, "parameters": parameters}
         if _is_known_to_keras(value):

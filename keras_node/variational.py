@@ -168,7 +168,8 @@ class VariationalModel(keras.Model):
         """Does what `keras.Model.fit` does, for data without targets."""
         unsupervised.refuse_weights(kwargs)
         if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = self.prepare(kwargs["validation_data"])
+            validation_data = unsupervised.inputs_of(kwargs["validation_data"])
+            kwargs["validation_data"] = self.prepare(validation_data)
         return super().fit(self.prepare(x), *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
@@ -201,7 +202,8 @@ class VariationalModel(keras.Model):
     def _sample_terms(self, num_samples, seed, values, times, mask, targets):
         check_num_samples(num_samples)
         inputs = data(values, times, mask, targets)
-        self.prepare(inputs)
+        if tf.executing_eagerly():
+            self.prepare(inputs)  # For its errors.
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         return self.run(
             self.terms,

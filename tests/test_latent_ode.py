@@ -547,7 +547,11 @@ def test_other_data_than_dicts_are_refused(model):
         ({"prior": tfd.Normal(0.0, 1.0)}, "`prior` must be one distribution"),
         ({"likelihood": lambda outputs: None}, "a `decoder` of its own"),
         (
-            {"likelihood": likelihoods.PoissonProcessLikelihood((-1, 1))},
+            {
+                "likelihood": likelihoods.PoissonProcessLikelihood(
+                    (-1, 1), marks="normal"
+                )
+            },
             "must not begin before",
         ),
     ],
@@ -570,3 +574,62 @@ def test_parts_that_do_not_fit_are_told(options, message):
 def test_compile_refuses_what_it_cannot_use(model, options, message):
     with pytest.raises(ValueError, match=message):
         model.compile("adam", **options)
+
+
+def test_bound_of_an_unobserved_sample_stays_below_the_evidence():
+    prior = tfd.MixtureSameFamily(
+        tfd.Categorical(logits=[0.0, 0.0]),
+        tfd.MultivariateNormalDiag([[-2.0], [2.0]], [[0.5], [0.5]]),
+    )
+    model = keras_node.LatentODE(
+        1,
+        1,
+        prior=prior,
+        decoder=Same(),
+        dynamics=lambda t, z: 0.0 * z,
+        likelihood=likelihoods.NormalLikelihood(1.0),
+    )
+    nothing = np.full((1, 1, 1), np.nan)
+    targets = {"values": np.ones((1, 1, 1)), "times": [0.0]}
+    elbo = model.elbo(nothing, [0.0], targets=targets, num_samples=4000, seed=1)
+    marginal = tfd.Normal([-2.0, 2.0], np.float32(np.hypot(0.5, 1.0)))
+    log_evidence = np.log(np.mean(marginal.prob(1.0)))
+    assert elbo[0] < log_evidence - 0.1
+
+
+def test_average_over_no_observation_spoils_no_gradient():
+    encoder = keras.layers.GlobalAveragePooling1D()
+    model = keras_node.LatentODE(1, 2, encoder=encoder, solver="euler")
+    values = np.array([[[1.0], [2.0]], [[np.nan], [np.nan]]])
+    with tf.GradientTape() as tape:
+        elbo = model.elbo(values, [0.0, 1.0], seed=1)
+    for gradient in tape.gradient(elbo, model.trainable_variables):
+        assert np.all(np.isfinite(gradient))
+
+
+def test_times_that_run_together_in_float32_are_told(model):
+    data = {"values": _values(), "times": 1e8 + TIMES.astype("float64")}
+    with pytest.raises(ValueError, match="must keep their digits"):
+        model.predict(data, verbose=0)
+
+
+def test_bound_works_within_a_function(model):
+    elbo = tf.function(lambda values: model.elbo(values, TIMES, seed=1))
+    np.testing.assert_allclose(
+        elbo(tf.constant(_values())),
+        model.elbo(_values(), TIMES, seed=1),
+        atol=1e-5,
+    )
+
+
+def test_validation_data_may_be_a_tuple():
+    model = keras_node.LatentODE(2, 2, solver="euler")
+    model.compile("sgd")
+    data = {"values": _values(), "times": TIMES}
+    history = model.fit(data, validation_data=(data, None), verbose=0).history
+    assert np.isfinite(history["val_loss"][0])
+
+
+def test_prior_that_is_none_is_told():
+    with pytest.raises(TypeError, match="must be a distribution of tfp"):
+        keras_node.LatentODE(2, 2, prior="normal")
