@@ -2,9 +2,10 @@
 
 import typing
 
-import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_node import observation_checks
 
 _KEYS = ("values", "times", "mask", "targets")
 # Times of the whole batch, with a batch axis for Keras to cut batches.
@@ -74,17 +75,17 @@ def observations_of(inputs, observation_dim, initial_time, dtype, window=None):
     values = _values_of(inputs, times, observation_dim, dtype)
     mask = inputs.get("mask")
     mask = None if mask is None else tf.convert_to_tensor(mask)
-    _check_shapes(values, times, mask)
+    observation_checks.check_shapes(values, times, mask)
     mask, observed = _masks_of(mask, values)
     # A time that all share is needed if anyone's value is observed then.
     needed = tf.reduce_any(observed, axis=0) if is_shared else observed
     filled = _fill(tf.cast(times, tf.float64), needed, initial_time)
     checks = [
-        _check_sorted(times, filled),
-        _check_finite(values, mask),
+        observation_checks.check_sorted(times, filled),
+        observation_checks.check_finite(values, mask),
     ]
     if window is not None:
-        checks.append(_check_inside(window, times, needed))
+        checks.append(observation_checks.check_inside(window, times, needed))
         filled = tf.clip_by_value(filled, *window)
     with tf.control_dependencies(checks):
         values = tf.where(mask, values, tf.zeros_like(values))
@@ -106,7 +107,9 @@ def query_times(inputs, batch_size=None):
     if not is_shared and batch_size is not None:
         times = tf.ensure_shape(times, [batch_size, None])
     times = tf.cast(times, tf.float64)
-    with tf.control_dependencies([_check_sorted(times, times)]):
+    with tf.control_dependencies(
+        [observation_checks.check_sorted(times, times)]
+    ):
         return tf.identity(times)
 
 
@@ -164,7 +167,7 @@ def with_batch_axes(inputs, batch_size=None):
         inputs["mask"] = np.broadcast_to(
             inputs["mask"][..., None], inputs["values"].shape
         )
-    _check_digits(inputs["times"], inputs.get("mask"))
+    observation_checks.check_digits(inputs["times"], inputs.get("mask"))
     if inputs["times"].ndim == 1:
         times = inputs.pop("times")
         if batch_size is None:
@@ -174,22 +177,6 @@ def with_batch_axes(inputs, batch_size=None):
             )
         inputs[_SHARED] = np.broadcast_to(times, (batch_size, len(times)))
     return inputs
-
-
-def _check_digits(times, mask):
-    """Raises if times run together in Keras's dtype, to which it casts."""
-    if times.ndim == 2 and mask is not None:
-        point = mask if mask.ndim == 2 else mask.any(axis=-1)
-        times = np.where(point, times, np.nan) if point.size else times
-    times = np.asarray(times, np.float64)
-    lost = np.abs(times - times.astype(keras.config.floatx()))
-    gap = np.nanmax(times, initial=-np.inf) - np.nanmin(times, initial=np.inf)
-    if np.nanmax(lost, initial=0.0) > 1e-3 * gap / times.shape[-1] > 0:
-        raise ValueError(
-            "`times` must keep their digits in Keras's dtype; subtract their "
-            "start, and the same of `initial_time`. Received: times around "
-            f"{np.nanmax(times)}, in {keras.config.floatx()}"
-        )
 
 
 def _check_keys(inputs):
@@ -265,32 +252,6 @@ def _values_of(inputs, times, observation_dim, dtype):
     return tf.ensure_shape(values, [None, None, observation_dim])
 
 
-def _check_shapes(values, times, mask):
-    shapes = {"values": values.shape, "times": times.shape}
-    fits = times.shape.is_compatible_with(
-        values.shape[2 - times.shape.rank : 2]
-    )
-    if mask is not None:
-        shapes["mask"] = mask.shape
-        if shapes["mask"].rank not in (2, 3):
-            raise ValueError(
-                "`mask` must be of shape (batch, T), or (batch, T, "
-                f"observation_dim). Received: mask of shape {mask.shape}"
-            )
-        expected = values.shape[: shapes["mask"].rank]
-        fits &= shapes["mask"].is_compatible_with(expected)
-    if values.shape[1] == 0:
-        raise ValueError(
-            "There must be at least one time; where there is nothing to see, "
-            f"mask it. Received: shapes {shapes}"
-        )
-    if not fits:
-        raise ValueError(
-            "`values`, `times` and `mask` must agree in the number of samples "
-            f"and of times. Received: shapes {shapes}"
-        )
-
-
 def _masks_of(mask, values):
     """Returns what is observed of the values, and when."""
     if mask is None and values.shape[-1] == 0:
@@ -316,42 +277,3 @@ def _fill(times, needed, default):
     filled = tf.gather(times, number, batch_dims=rank - 1)
     is_any = tf.reduce_any(needed, axis=-1, keepdims=True)
     return tf.where(is_any, filled, default)
-
-
-def _check_sorted(times, filled):
-    """Checks filled times, where that is possible: XLA checks nothing."""
-    steps = filled[..., 1:] - filled[..., :-1]
-    is_sorted = tf.reduce_all(steps >= 0)
-    is_finite = tf.reduce_all(tf.math.is_finite(filled))
-    message = (
-        "`times` must be finite and in ascending order, for each sample, "
-        "where something is observed; sort the observations, or mask what is "
-        "no observation. Received: times="
-    )
-    return _check(is_sorted & is_finite, message, times)
-
-
-def _check_finite(values, mask):
-    is_finite = tf.reduce_all(tf.math.is_finite(values) | ~mask)
-    message = (
-        "`values` must be finite where the mask says that they are observed. "
-        "Received: values="
-    )
-    return _check(is_finite, message, values)
-
-
-def _check_inside(window, times, needed):
-    is_inside = (times >= window[0]) & (times <= window[1])
-    message = (
-        f"`times` must lie within the window {window} of the point process. "
-        "Received: times="
-    )
-    return _check(tf.reduce_all(is_inside | ~needed), message, times)
-
-
-def _check(condition, message, tensor):
-    if tf.executing_eagerly():
-        if not condition:
-            raise ValueError(message + str(tensor.numpy()))
-        return tf.no_op()
-    return tf.debugging.Assert(condition, [message, tensor])
