@@ -92,7 +92,8 @@ def our_models(tolerances, weights):
     ):
         model = make_model(tolerances, solver)
         model.set_weights(weights)
-        model.compile(keras.optimizers.Adam(0.01), jit_compile=jit_compile)
+        # Weights that stay, so that every round does the same work.
+        model.compile(keras.optimizers.Adam(0.0), jit_compile=jit_compile)
         models[name] = model
     return models
 
