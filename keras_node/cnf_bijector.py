@@ -13,6 +13,7 @@ from keras_node import (
     events,
     nfe,
     noise,
+    saving,
     solvers,
     vector_field,
 )
@@ -22,7 +23,6 @@ from keras_node.linearization import Linearization
 from keras_node.odeint import solve
 from keras_node.regularizers import Penalties
 from keras_node.remembrance import Epochs
-from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.trace import ExactTrace
 
 
@@ -323,8 +323,8 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         return linearization.derivative, divergence, rates
 
     def get_config(self):
-        return {
-            "dynamics": serialize_dynamics(self.dynamics),
+        config = {
+            "dynamics": saving.serialize_dynamics(self.dynamics),
             "times": self.times,
             "solver": solvers.serialize(self.solver),
             "adjoint": adjoints.serialize(self.adjoint),
@@ -339,12 +339,11 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             if self.evaluation_trace is self.trace
             else trace_estimators.serialize(self.evaluation_trace),
         }
+        return saving.stamp(config)
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)  # The caller keeps its dict.
-        config["dynamics"] = deserialize_dynamics(config["dynamics"])
-        return cls(**config)
+        return saving.from_config(cls, config, dynamics=saving.deserialize)
 
 
 def _symbolic(tensor):

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_node import saving
+
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class ConcatTime(keras.layers.Layer):
@@ -61,9 +63,7 @@ class ConcatTime(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)  # The caller keeps its dict.
-        config["net"] = keras.saving.deserialize_keras_object(config["net"])
-        return cls(**config)
+        return saving.from_config(cls, config, net=saving.deserialize)
 
 
 def _check_layer(net):
@@ -111,6 +111,4 @@ class IgnoreTime(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)  # The caller keeps its dict.
-        config["net"] = keras.saving.deserialize_keras_object(config["net"])
-        return cls(**config)
+        return saving.from_config(cls, config, net=saving.deserialize)

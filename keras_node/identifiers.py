@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_node import saving
+
 
 class Configurable:
     """Base class of what keeps one attribute for each of its arguments."""
@@ -15,7 +17,7 @@ class Configurable:
     @classmethod
     def from_config(cls, config):
         """Creates an object from the result of `get_config`."""
-        return cls(**config)
+        return saving.from_config(cls, config)
 
 
 def get(identifier, registry, kind, instance_of):

@@ -11,6 +11,8 @@ from keras_node import (
     likelihoods,
     observations,
     recognition,
+    replicas,
+    saving,
     serving,
     solvers,
     tfp_config,
@@ -19,7 +21,6 @@ from keras_node import (
 )
 from keras_node import latent_parts as parts
 from keras_node.latent_process import LatentProcess
-from keras_node.saving import deserialize_dynamics, serialize_dynamics
 from keras_node.solvers.state import solved_dtype
 from keras_node.variational import (
     Terms,
@@ -164,7 +165,18 @@ class LatentODE(VariationalModel):
         self.adjoint = adjoints.get(adjoint)
         self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
         self._posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
-        self._process = LatentProcess(
+        self._prior_layers = tfp_variables.layers_of(self.prior)
+        self._prior_variables = tfp_variables.adopted_variables(
+            self.prior, self._prior_layers
+        )
+        parts.check_window(self.likelihood.window, self.initial_time)
+        self._process.build(self.observation_dim)
+        self.built = True
+
+    @property
+    def _process(self):
+        # Made anew each time: solver and adjoint may be exchanged.
+        return LatentProcess(
             encoder=self.encoder,
             posterior_head=self._posterior_head,
             dynamics=self.dynamics,
@@ -176,13 +188,6 @@ class LatentODE(VariationalModel):
             adjoint=self.adjoint,
             nfe_backward=self._nfe_backward,
         )
-        self._prior_layers = tfp_variables.layers_of(self.prior)
-        self._prior_variables = tfp_variables.adopted_variables(
-            self.prior, self._prior_layers
-        )
-        parts.check_window(self.likelihood.window, self.initial_time)
-        self._process.build(self.observation_dim)
-        self.built = True
 
     def call(self, inputs, training=None):
         observed = self._observe(inputs)
@@ -283,7 +288,7 @@ class LatentODE(VariationalModel):
             self.seed(seed),
         )
 
-    def export(self, path):
+    def export(self, path, options=None):
         """Writes a SavedModel, which needs no `keras_node` to be served.
 
         Its signatures, with any batch size and any number of times:
@@ -295,8 +300,10 @@ class LatentODE(VariationalModel):
 
         Args:
             path: String, the directory to write.
+            options: `tf.saved_model.SaveOptions`. Default `None`: TensorFlow's,
+                by which a loaded model has the adjoint's gradients.
         """
-        serving.write_latent_ode(self, path)
+        serving.write_latent_ode(self, path, options)
 
     def terms(self, inputs, num_samples, training=False, seed=None):
         """Returns the `Terms` of the bound for a batch of data."""
@@ -305,7 +312,7 @@ class LatentODE(VariationalModel):
         if "targets" in inputs:
             targets = self._observe(inputs["targets"])
         posterior = self._process.posterior(observed, training)
-        z0 = posterior.sample(num_samples, seed=self.seed(seed))
+        z0 = self._sample(posterior, num_samples, self.seed(seed))
         explained = self._process.explain(z0, targets, training)
         log_ratio = self.prior.log_prob(z0) - posterior.log_prob(z0)
         # A point process has its intensity before them.
@@ -343,11 +350,24 @@ class LatentODE(VariationalModel):
         return self._process.means(z0[None], times)[0]
 
     def _sample_reconstructions(self, observed, times, num_samples, seed):
-        z0 = self._process.posterior(observed).sample(num_samples, seed=seed)
+        posterior = self._process.posterior(observed)
+        z0 = self._sample(posterior, num_samples, seed)
         return self._process.means(z0, times)
 
+    def _sample(self, posterior, num_samples, seed):
+        """Returns samples of `z0`, `(num_samples, batch, latent_dim)`."""
+        loc, dtype = posterior.mean(), posterior.dtype
+
+        def draw(size, seed):
+            shape = [size, num_samples, self.latent_dim]
+            # The same numbers under XLA, which would choose another algorithm.
+            return tf.random.stateless_normal(shape, seed, 0, 1, dtype, "philox")
+
+        noise = replicas.sample(draw, tf.shape(loc)[0], seed)
+        return loc + posterior.stddev() * tf.transpose(noise, [1, 0, 2])
+
     def _generate(self, num_samples, times, seed):
-        z0 = self.prior.sample(num_samples, seed=seed)
+        z0 = replicas.sample(self.prior.sample, num_samples, seed)
         return self._process.means(z0[None], times)[0]
 
     def get_config(self):
@@ -357,27 +377,26 @@ class LatentODE(VariationalModel):
                 "observation_dim": self.observation_dim,
                 "latent_dim": self.latent_dim,
                 "encoder": keras.saving.serialize_keras_object(self.encoder),
-                "dynamics": serialize_dynamics(self.dynamics),
+                "dynamics": saving.serialize_dynamics(self.dynamics),
                 "decoder": keras.saving.serialize_keras_object(self.decoder),
                 "likelihood": likelihoods.serialize(self.likelihood),
-                "prior": tfp_config.serialize({"prior": self.prior})["prior"],
+                "prior": tfp_config.serialize(self.prior),
                 "initial_time": self.initial_time,
                 "solver": solvers.serialize(self.solver),
                 "adjoint": adjoints.serialize(self.adjoint),
             }
         )
-        return config
+        return saving.stamp(config)
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)  # The caller keeps its dict.
-        config["dynamics"] = deserialize_dynamics(config["dynamics"])
-        config["decoder"] = keras.saving.deserialize_keras_object(
-            config["decoder"]
+        return saving.from_config(
+            cls,
+            config,
+            dynamics=saving.deserialize,
+            decoder=saving.deserialize,
+            prior=tfp_config.deserialize,
         )
-        prior = {"prior": config["prior"]}
-        config.update(tfp_config.deserialize(prior))
-        return cls(**config)
 
 
 def _check_mass(credible_mass):

@@ -6,8 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node import identifiers
-from keras_node.saving import deserialize_dynamics, serialize_dynamics
+from keras_node import identifiers, saving
 
 
 class Likelihood(keras.layers.Layer):
@@ -166,16 +165,16 @@ class CustomLikelihood(Likelihood):
         return _masked_sum(log_prob, tf.reduce_all(mask, -1), [-1])
 
     def get_config(self):
-        function = serialize_dynamics(
+        function = saving.serialize_dynamics(
             self.make_distribution, "make_distribution"
         )
         return {**super().get_config(), "make_distribution": function}
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)  # The caller keeps its dict.
-        function = deserialize_dynamics(config["make_distribution"])
-        return cls(**{**config, "make_distribution": function})
+        return saving.from_config(
+            cls, config, make_distribution=saving.deserialize
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_node")

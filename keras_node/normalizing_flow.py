@@ -4,8 +4,15 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node import tfp_config, tfp_variables, unsupervised
-from keras_node.routing import call_options
+from keras_node import (
+    saving,
+    serving,
+    tfp_config,
+    tfp_variables,
+    unsupervised,
+)
+from keras_node.routing import call_options, needs_condition
+from keras_node.seeds import Seeds
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -76,11 +83,14 @@ class NormalizingFlow(keras.Model):
         self._adopted = tfp_variables.adopted_variables(
             self.distribution, self._flows
         )
-        self._seed_generator = keras.random.SeedGenerator()
+        self.condition_shape = None
+        self._seeds = Seeds()
         self._target_log_prob = None
 
     def build(self, input_shape):
         # The weights are made by the flows, in the first call.
+        if isinstance(input_shape, dict) and "condition" in input_shape:
+            self.condition_shape = tuple(input_shape["condition"])
         self.built = True
 
     def fit(self, *args, **kwargs):
@@ -204,6 +214,38 @@ class NormalizingFlow(keras.Model):
             self._target_log_prob = None
             self.train_function = None
 
+    def export(self, path, options=None):
+        """Writes a SavedModel, which needs no `keras_node` to be served.
+
+        Its signatures, with any batch size:
+
+        - `log_prob(x)` gives `log_prob`, `(batch,)`, in nats;
+        - `sample(num_samples)` gives `x`, new samples in each call;
+        - `forward(z)` gives `x`, `inverse(x)` gives `z`.
+
+        A conditional flow's take a `condition`, `(batch, features)`, too.
+
+        Args:
+            path: String, the directory to write.
+            options: `tf.saved_model.SaveOptions`. Default `None`: TensorFlow's,
+                by which a loaded model has the adjoint's gradients.
+
+        Raises:
+            ValueError: If a conditional flow was never called, so that the
+                size of its condition is not known.
+        """
+        is_unknown = self.condition_shape is None
+        if is_unknown and needs_condition(self.bijector):
+            raise ValueError(
+                "A conditional flow must have been fitted or called on "
+                '{"x": ..., "condition": ...} before it is exported, which '
+                f"tells the size of its condition. Received: {self.name!r}, "
+                "not built"
+            )
+        if is_unknown:
+            self.log_prob(self.sample(1))  # Makes what weights are missing.
+        serving.write_flow(self, path, options)
+
     def _options(self, condition, training):
         if condition is not None:
             condition = tf.cast(condition, self.distribution.dtype)
@@ -218,7 +260,7 @@ class NormalizingFlow(keras.Model):
 
     def _gap(self, count):
         """Returns `log p(x) - log q(x)` of new samples from `q`."""
-        seed = tf.cast(self._seed_generator.next(), tf.int32)
+        seed = tf.cast(self._seeds.next(), tf.int32)
         replica = tf.distribute.get_replica_context()
         seed += [0, replica.replica_id_in_sync_group if replica else 0]
         options = self._options(None, True)
@@ -246,16 +288,20 @@ class NormalizingFlow(keras.Model):
                 }
             )
         )
-        return config
+        return saving.stamp(config)
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)  # The caller keeps its dict.
-        names = ("bijector", "base_distribution")
-        config.update(
-            tfp_config.deserialize({name: config[name] for name in names})
+        config = saving.read_version(cls, config)
+        # Together, as they may share objects.
+        parts = {
+            name: config[name]
+            for name in ("bijector", "base_distribution")
+            if name in config
+        }
+        return saving.from_config(
+            cls, {**config, **tfp_config.deserialize(parts)}
         )
-        return cls(**config)
 
 
 def _check_types(bijector, base_distribution):

@@ -9,13 +9,13 @@ from keras_node import (
     clock,
     closure,
     nfe,
+    saving,
     solvers,
     vector_field,
 )
 from keras_node import regularizers as regularization
 from keras_node.odeint import solve
 from keras_node.regularizers import Penalties
-from keras_node.saving import deserialize_dynamics, serialize_dynamics
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -190,7 +190,7 @@ class ODELayer(keras.layers.Layer):
         config.pop("autocast", None)
         config.update(
             {
-                "dynamics": serialize_dynamics(self.dynamics),
+                "dynamics": saving.serialize_dynamics(self.dynamics),
                 "times": self.times,
                 "solver": solvers.serialize(self.solver),
                 "adjoint": adjoints.serialize(self.adjoint),
@@ -200,13 +200,11 @@ class ODELayer(keras.layers.Layer):
                 ),
             }
         )
-        return config
+        return saving.stamp(config)
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)  # The caller keeps its dict.
-        config["dynamics"] = deserialize_dynamics(config["dynamics"])
-        return cls(**config)
+        return saving.from_config(cls, config, dynamics=saving.deserialize)
 
 
 def _as_spec(leaf):

@@ -2,9 +2,8 @@
 
 import keras
 
-from keras_node import adjoints, identifiers, solvers, vector_field
+from keras_node import adjoints, identifiers, saving, solvers, vector_field
 from keras_node.odeint import solve
-from keras_node.saving import deserialize_dynamics, serialize_dynamics
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -68,7 +67,7 @@ class ODERNNCell(keras.layers.Layer):
         config.update(
             {
                 "units": self.units,
-                "dynamics": serialize_dynamics(self.dynamics),
+                "dynamics": saving.serialize_dynamics(self.dynamics),
                 "solver": solvers.serialize(self.solver),
             }
         )
@@ -76,9 +75,7 @@ class ODERNNCell(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)  # The caller keeps its dict.
-        config["dynamics"] = deserialize_dynamics(config["dynamics"])
-        return cls(**config)
+        return saving.from_config(cls, config, dynamics=saving.deserialize)
 
 
 def _default_dynamics(units, dtype):

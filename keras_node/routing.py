@@ -33,6 +33,13 @@ def call_options(bijector, condition=None, training=None):
     return _options(bijector, condition, training)
 
 
+def needs_condition(bijector):
+    """Whether a flow in a bijector cannot do without a condition."""
+    if isinstance(bijector, CNFBijector):
+        return vector_field.needs_condition(bijector.dynamics)
+    return any(needs_condition(part) for part in _parts(bijector))
+
+
 def _takes_condition(bijector):
     if isinstance(bijector, CNFBijector):
         return vector_field.takes_condition(bijector.dynamics)

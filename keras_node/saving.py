@@ -1,6 +1,88 @@
-"""Dynamics in configs."""
+"""Configs: what is in them, and the version of the package that wrote them."""
+
+import inspect
 
 import keras
+
+from keras_node.version import __version__
+
+_VERSION = "keras_node_version"
+
+
+def stamp(config):
+    """Returns a config that tells which version of the package wrote it."""
+    return {**config, _VERSION: __version__}
+
+
+def from_config(cls, config, **readers):
+    """Makes an object of a config.
+
+    Args:
+        cls: Its class.
+        config: Dict of its arguments, as `get_config` makes it; the caller
+            keeps it as it is.
+        **readers: For an argument that is an object, the function that makes
+            it of its config.
+
+    Raises:
+        TypeError: If it is no dict, or not of the arguments of the class.
+        ValueError: If a newer major version of the package wrote it, or an
+            object cannot be made of its config.
+    """
+    config = read_version(cls, config)
+    for name in readers.keys() & config.keys():
+        config[name] = _read(name, readers[name], config[name])
+    try:
+        inspect.signature(cls.__init__).bind(None, **config)
+    except TypeError as error:
+        raise TypeError(
+            f"The config of `{cls.__name__}` must hold its arguments, but: "
+            f"{error}. Received: config with keys {sorted(config, key=str)}"
+        ) from error
+    return cls(**config)
+
+
+def read_version(cls, config):
+    """Returns a config without its stamp, checked.
+
+    Args and errors are those of `from_config`.
+    """
+    if not isinstance(config, dict):
+        raise TypeError(
+            f"The config of `{cls.__name__}` must be a dict, as `get_config` "
+            f"makes it. Received: config={config!r}"
+        )
+    config = dict(config)
+    version = config.pop(_VERSION, __version__)
+    if _major(version) > _major(__version__):
+        raise ValueError(
+            f"The config of `{cls.__name__}` must be of keras_node "
+            f"{__version__} or older: update the package to load it, "
+            "`pip install -U keras_node`. Received: a config of keras_node "
+            f"{version}"
+        )
+    return config
+
+
+def _major(version):
+    try:
+        return int(str(version).split(".")[0])
+    except ValueError:
+        raise ValueError(
+            f"`{_VERSION}` in a config must be a version such as "
+            f'"{__version__}". Received: {_VERSION}={version!r}'
+        ) from None
+
+
+def _read(name, reader, config):
+    try:
+        return reader(config)
+    except (AttributeError, IndexError, KeyError) as error:
+        # What Keras does with a config that is not one.
+        raise ValueError(
+            f"The config of `{name}` must be one that Keras made. "
+            f"Received: {name}={config!r}"
+        ) from error
 
 
 def serialize_dynamics(dynamics, name="dynamics"):
@@ -26,6 +108,6 @@ def serialize_dynamics(dynamics, name="dynamics"):
     return keras.saving.serialize_keras_object(dynamics)
 
 
-def deserialize_dynamics(config):
-    """Returns the dynamics of a config."""
+def deserialize(config):
+    """Returns the layer or the function of a config."""
     return keras.saving.deserialize_keras_object(config)

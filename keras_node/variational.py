@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import nfe, unsupervised
+from keras_node.seeds import Seeds
 from keras_node.solvers.arguments import is_positive_integer
 
 
@@ -44,7 +45,7 @@ class VariationalModel(keras.Model):
     def __init__(self, has_values, **kwargs):
         super().__init__(**kwargs)
         self._num_samples, self._kl_weight = 1, 1.0
-        self._seed_generator = keras.random.SeedGenerator()
+        self._seeds = Seeds()
         self._loss = keras.metrics.Mean("loss")
         self._log_likelihood = keras.metrics.Mean("log_likelihood")
         self._kl = keras.metrics.Mean("kl")
@@ -181,6 +182,13 @@ class VariationalModel(keras.Model):
         """Does what `keras.Model.predict` does."""
         return super().predict(self.prepare(x), *args, **kwargs)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Under a strategy Keras would average a batch over the replicas, to
+        # build what is built already: a mask of booleans has no average.
+        with self.distribute_strategy.scope():
+            if self.optimizer is not None and not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+
     def train_step(self, data):
         inputs = unsupervised.inputs_of(data)
         kl_weight = self._kl_weight
@@ -233,9 +241,7 @@ class VariationalModel(keras.Model):
             return seed
         if seed is not None:
             return tf.constant([seed, 0], tf.int32)
-        seed = tf.cast(self._seed_generator.next(), tf.int32)
-        replica = tf.distribute.get_replica_context()
-        return seed + [0, replica.replica_id_in_sync_group if replica else 0]
+        return tf.cast(self._seeds.next(), tf.int32)
 
     def _measure(self, inputs, kl_weight, training):
         """Returns the loss of a batch, and updates the metrics."""

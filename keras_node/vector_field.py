@@ -181,7 +181,7 @@ def refuse_stateful_layers(dynamics):
     """
     if not isinstance(dynamics, keras.layers.Layer):
         return
-    for layer in _flatten_layers(dynamics):
+    for layer in flatten_layers(dynamics):
         if isinstance(layer, _UPDATING):
             raise ValueError(
                 "`dynamics` must not hold a layer that updates its state when "
@@ -218,5 +218,6 @@ def _noise_of(layer):
     return getattr(layer, "rate", None) or getattr(layer, "stddev", 0)
 
 
-def _flatten_layers(layer):
+def flatten_layers(layer):
+    """Returns a layer and all layers in it, however deep."""
     return layer._flatten_layers(include_self=True, recursive=True)
