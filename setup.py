@@ -10,7 +10,15 @@ README = ROOT / "README.md"
 VERSION_FILE = ROOT / "keras_node" / "version.py"
 
 EXAMPLES = ["matplotlib"]
-TEST = [*EXAMPLES, "pytest", "pytest-xdist", "ruff~=0.17.0", "scipy"]
+TEST = [
+    *EXAMPLES,
+    "hypothesis",
+    "pytest",
+    "pytest-xdist",
+    "ruff~=0.17.0",
+    "scipy",
+    "tensorboard",
+]
 BENCH = ["diffrax", "equinox", "jax"]  # PyTorch: see benchmarks/README.md
 
 setuptools.setup(

@@ -6,6 +6,7 @@ check_environment()
 
 from keras_node import (  # noqa: E402
     adjoints,
+    callbacks,
     likelihoods,
     regularizers,
     solvers,
@@ -34,6 +35,7 @@ __all__ = [
     "PlanarDynamics",
     "__version__",
     "adjoints",
+    "callbacks",
     "likelihoods",
     "odeint",
     "regularizers",

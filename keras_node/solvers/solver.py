@@ -3,6 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_node import saving
 from keras_node.solvers import failure, solution
 from keras_node.solvers.arguments import check_common, check_step_sizes
 from keras_node.solvers.state import as_float64, flat_ode_fn, widen
@@ -115,11 +116,20 @@ class Solver(tfp.math.ode.Solver):
         """Returns the step size to begin with, in each lane."""
         raise NotImplementedError
 
+    @property
+    def tolerances(self):
+        """`(rtol, atol)` as floats, also while they are variables."""
+        return tuple(
+            float(value.numpy()) if isinstance(value, tf.Variable) else value
+            for value in (self.rtol, self.atol)
+        )
+
     def get_config(self):
         """Returns the arguments that make an equal solver."""
+        rtol, atol = self.tolerances
         return {
-            "rtol": self.rtol,
-            "atol": self.atol,
+            "rtol": rtol,
+            "atol": atol,
             "first_step_size": self.first_step_size,
             "safety_factor": self.safety_factor,
             "min_step_size_factor": self.min_step_size_factor,
@@ -132,7 +142,7 @@ class Solver(tfp.math.ode.Solver):
     @classmethod
     def from_config(cls, config):
         """Creates a solver from the result of `get_config`."""
-        return cls(**config)
+        return saving.from_config(cls, config)
 
     def _initialize_solver_internal_state(
         self, ode_fn, initial_time, initial_state

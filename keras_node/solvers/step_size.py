@@ -15,9 +15,16 @@ _PREVIOUS = 0.1
 def error_scale(rtol, atol, y0, y1):
     """Returns the error that a step may make, element by element."""
     return [
-        atol + rtol * tf.maximum(tf.abs(a), tf.abs(b))
+        _as(a.dtype, atol)
+        + _as(a.dtype, rtol) * tf.maximum(tf.abs(a), tf.abs(b))
         for a, b in zip(y0, y1, strict=True)
     ]
+
+
+def _as(dtype, tolerance):
+    # A cast takes Python's floats for float32.
+    is_variable = isinstance(tolerance, tf.Variable)
+    return tf.cast(tolerance, dtype) if is_variable else tolerance
 
 
 def error_ratio(tableau, increments, scale, norm):
