@@ -70,11 +70,13 @@ def _assert_monotonic(times):
         agreement, tf.cast(tf.size(directions), times.dtype)
     )
     is_finite = tf.reduce_all(tf.math.is_finite(tf.cast(times, tf.float64)))
+    is_enough = tf.shape(times)[-1] >= 2
     assertion = tf.debugging.Assert(
-        is_monotonic & is_finite,
+        is_monotonic & is_finite & is_enough,
         [
-            "`times` must be strictly increasing or strictly decreasing, for "
-            "every sample in the same direction. Received: times=",
+            "`times` must hold at least two floats, strictly increasing or "
+            "strictly decreasing, for every sample in the same direction. "
+            "Received: times=",
             times,
         ],
     )

@@ -44,6 +44,14 @@ def flatten_batch(x, event_ndims):
 def flatten_condition(condition, batch):
     """Broadcasts `(..., features)` to a batch shape, and flattens that."""
     condition = tf.convert_to_tensor(condition)
+    if condition.shape.rank is None or not (
+        1 <= condition.shape.rank <= batch.shape[0] + 1
+    ):
+        raise ValueError(
+            "A `condition` must have the axes of the batch, or fewer, and then "
+            f"one of features. Received: condition of shape {condition.shape}, "
+            f"a batch of {batch.shape[0]} axes"
+        )
     features = tf.shape(condition)[-1:]
     shape = tf.concat([batch, features], axis=0)
     flat = tf.reshape(

@@ -255,3 +255,9 @@ def test_weights_are_not_loaded_into_a_flow_that_has_none_yet(tmp_path):
     copy(_data(4))
     copy.load_weights(path)
     np.testing.assert_array_equal(copy(_data(4)), flow(_data(4)))
+
+
+def test_condition_with_more_axes_than_the_batch_is_refused():
+    bijector = keras_node.CNFBijector(lambda t, y, condition: condition + 0 * y)
+    with pytest.raises(ValueError, match="axes of the batch, or fewer"):
+        bijector.forward(tf.zeros((3, 2)), condition=tf.zeros((2, 1, 2)))

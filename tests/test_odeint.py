@@ -307,3 +307,34 @@ def test_empty_batch_stays_empty():
     results = keras_node.odeint(lambda t, y: -y, y, (0.0, 1.0))
     assert results.states.shape == (2, 0, 2)
     assert results.diagnostics.status == 0
+
+
+@pytest.mark.parametrize(
+    ("solver", "shape"),
+    [
+        (Tsit5(), (0, 2)),
+        (Tsit5(), (2, 0)),
+        (Tsit5(per_sample_steps=True), (0, 2)),
+        (keras_node.solvers.Euler(per_sample_steps=True), (0, 2)),
+    ],
+)
+def test_state_without_elements_has_a_solution_and_a_gradient(solver, shape):
+    y = tf.ones(shape)
+    with tf.GradientTape() as tape:
+        tape.watch(y)
+        results = keras_node.odeint(lambda t, y: -y, y, (0.0, 1.0, 2.0), solver)
+        loss = tf.reduce_sum(results.states)
+    assert results.states.shape == (3, *shape)
+    assert tape.gradient(loss, y).shape == shape
+    assert (results.diagnostics.status.numpy() == 0).all()
+
+
+@pytest.mark.parametrize("times", [[], [0.0]])
+def test_too_few_times_of_a_graph_are_refused(times):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float64)])
+    def solve(times):
+        y = tf.ones([1])
+        return keras_node.odeint(lambda t, y: -y, y, times).states
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at least two"):
+        solve(times)

@@ -30,7 +30,7 @@ def start(times, y):
         rows = tf.tile(
             tf.cast(fill, leaf.dtype), tf.concat([[1], tf.shape(leaf)], 0)
         )
-        rows = tf.tensor_scatter_nd_update(rows, [[0]], leaf[None])
+        rows = tf.concat([leaf[None], rows[1:]], axis=0)
         rows.set_shape([None, *leaf.shape])
         buffers.append(rows)
     return Outputs(next=tf.ones_like(steps), buffers=buffers)
@@ -153,10 +153,14 @@ def rows_of(rows, indices):
 def set_row(rows, index, values):
     """Returns `rows` with `rows[index] = values`, for each lane its own."""
     if index.shape.rank == 0:
-        return tf.tensor_scatter_nd_update(
-            rows, tf.reshape(index, [1, 1]), values[None]
-        )
-    return tf.tensor_scatter_nd_update(rows, _lane_index(index), values)
+        indices, values = tf.reshape(index, [1, 1]), values[None]
+    else:
+        indices = _lane_index(index)
+    if not values.shape.num_elements():
+        # TensorFlow refuses to scatter anything into what may be empty.
+        count = tf.shape(values)[0] * tf.minimum(tf.size(values), 1)
+        indices, values = indices[:count], values[:count]
+    return tf.tensor_scatter_nd_update(rows, indices, values)
 
 
 def _lane_index(index):

@@ -31,13 +31,15 @@ def check(solver, result):
         return result.states
     status = result.diagnostics.status
     failed = status < solution.SUCCESS
+    # Without samples there is no least one.
+    worst = tf.minimum(tf.reduce_min(status), solution.SUCCESS)
     time = tf.where(failed, result.internal.t, tf.float64.max)
     message = [
         "The solve must reach the last of `times`, but",
-        tf.gather(_CAUSES, -tf.reduce_min(status)),
+        tf.gather(_CAUSES, -worst),
         'With on_failure="nan" the failing states are NaN instead. Received: '
         "diagnostics.status, time of the first failure =",
-        tf.reduce_min(status),
+        worst,
         tf.reduce_min(time),
     ]
     if tf.executing_eagerly():

@@ -104,7 +104,8 @@ class FixedSteps(typing.NamedTuple):
         """
         lengths = tf.abs(times[1:] - times[:-1])
         lane_axes = list(range(1, lengths.shape.rank))
-        lengths = tf.reduce_max(lengths, axis=lane_axes)
+        # Without lanes there is no longest one, and no step.
+        lengths = tf.maximum(tf.reduce_max(lengths, axis=lane_axes), 0.0)
         if step_size is None:
             steps = tf.sign(lengths)
         else:
