@@ -1,5 +1,7 @@
 """Neural ordinary differential equations for Keras."""
 
+import importlib
+
 from keras_node.backend import check_environment
 
 check_environment()
@@ -7,6 +9,7 @@ check_environment()
 from keras_node import (  # noqa: E402
     adjoints,
     callbacks,
+    diagnostics,
     likelihoods,
     regularizers,
     solvers,
@@ -36,9 +39,17 @@ __all__ = [
     "__version__",
     "adjoints",
     "callbacks",
+    "diagnostics",
     "likelihoods",
     "odeint",
     "regularizers",
     "solvers",
     "trace",
 ]
+
+
+def __getattr__(name):
+    """Imports `visualize` when it is asked for: it needs matplotlib."""
+    if name == "visualize":
+        return importlib.import_module("keras_node.visualize")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

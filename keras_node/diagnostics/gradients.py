@@ -1,0 +1,249 @@
+"""Whether the gradients of the adjoints agree, and how far backsolve drifts."""
+
+import dataclasses
+import math
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+from keras_node import adjoints, ode_parts
+from keras_node.diagnostics import meters, subject
+from keras_node.diagnostics.meters import Drift
+from keras_node.diagnostics.table import number, paragraph, percent, table
+from keras_node.solvers import ExplicitRungeKutta
+
+# A gradient may be off by as many times the tolerance of a step: errors add
+# up over the steps, and those of state and adjoint.
+_FACTOR = 10.0
+# What stands for a tolerance where a solver does not tell any.
+_DEFAULT_RTOL = 1e-3
+_ADJOINTS = {
+    "direct": adjoints.DirectAdjoint,
+    "checkpoint": adjoints.CheckpointAdjoint,
+    "backsolve": adjoints.BacksolveAdjoint,
+}
+
+
+class Difference(typing.NamedTuple):
+    """How far the gradient of an adjoint is from that of `"direct"`.
+
+    Attributes:
+        overall: Float, the 2-norm of the difference over that of the gradient
+            of `"direct"`, all tensors together; NaN if the backward solve
+            failed, `None` without anything to compare with.
+        worst: Float or `None`, the same of the tensor where it is largest.
+        worst_name: String or `None`, the path of that weight or input.
+    """
+
+    overall: float | None
+    worst: float | None
+    worst_name: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientReport:
+    """What `check_gradients` found; `print` shows it as tables.
+
+    Attributes:
+        differences: Dict from the adjoints that are possible to `Difference`.
+        drifts: List of `Drift`, one for each layer that solves.
+        threshold: Float, the most that `"backsolve"` may be off.
+        rounding: Float, the most that `"checkpoint"` may be off.
+        gradient: Dict from names of weights and inputs to arrays, the
+            gradient of `"direct"`; empty if that is not possible.
+    """
+
+    differences: dict
+    drifts: list
+    threshold: float
+    rounding: float
+    gradient: dict = dataclasses.field(repr=False)
+
+    @property
+    def verdict(self):
+        """A sentence or two about which adjoint to trust."""
+        is_drifting = any(d.relative > self.threshold for d in self.drifts)
+        if not self.gradient:
+            return (
+                'A solver of tfp allows adjoint="backsolve" alone: there is '
+                "nothing to compare its gradient with. Its state "
+                f"{'drifts' if is_drifting else 'does not drift'}."
+            )
+        checkpoint = self.differences["checkpoint"].overall
+        backsolve = self.differences["backsolve"].overall
+        if not checkpoint <= self.rounding:
+            return (
+                f'"checkpoint" and "direct" differ by {percent(checkpoint)}, '
+                f"more than {percent(self.rounding)}: rounding is large. "
+                "Solve in float64 to trust either."
+            )
+        if math.isnan(backsolve):
+            return (
+                "Backsolve drifts so far that its backward solve fails: trust "
+                '"checkpoint".'
+            )
+        if not backsolve <= self.threshold:
+            return (
+                "Backsolve drifts: its gradient is off by "
+                f"{percent(backsolve)}, more than {percent(self.threshold)}. "
+                'Trust "checkpoint".'
+            )
+        if is_drifting:
+            return (
+                "The gradients agree here, but the state of backsolve drifts: "
+                'trust "checkpoint".'
+            )
+        return "The gradients agree: any adjoint will do."
+
+    def __str__(self):
+        gradients = [
+            [name, number(d.overall), number(d.worst), d.worst_name or "-"]
+            for name, d in self.differences.items()
+        ]
+        drifts = [
+            [drift.layer, number(drift.absolute), number(drift.relative)]
+            for drift in self.drifts
+        ]
+        return "\n".join(
+            [
+                'Gradients, relative difference from those of "direct"',
+                table(["adjoint", "overall", "worst", "in"], gradients, (0, 3)),
+                "",
+                "Drift of the state, solved forwards and back again",
+                table(["layer", "absolute", "relative"], drifts),
+                "",
+                paragraph(self.verdict),
+            ]
+        )
+
+
+def check_gradients(layer, x, loss=None, seed=0):
+    """Compares the adjoints' gradients, and measures backsolve's drift.
+
+    The gradient of each adjoint to the trainable weights and the float inputs
+    is compared with that of `"direct"`, which is exact for the discrete
+    solution but needs the memory of all steps: a few samples will do. Layers
+    with a `CheckpointAdjoint` or `BacksolveAdjoint` use their own as such.
+
+    The drift is that of solving forwards, and back from there with the solver
+    of the backward pass. Backsolve drifts, says the verdict, if its gradient
+    is off by more than 10 times `rtol` of that solver: the error of steps
+    adds up, but not so far. Of a solver that does not tell, 1e-3 is taken.
+
+    Args:
+        layer: Keras layer or model that solves an ODE, such as `ODELayer`,
+            a model with some in it, `CNFBijector`, `NormalizingFlow` or
+            `LatentODE`. It is called as in inference.
+        x: Its input, float arrays or a nested structure of them. That of a
+            conditional `CNFBijector` is a dict of `"x"` and `"condition"`.
+        loss: Callable `loss(layer, x)` of the layer and tensors, which
+            returns a scalar. Default `None`: of a `NormalizingFlow` the mean
+            negative log-density, of a `LatentODE` the mean negative bound,
+            of others a random projection of the outputs.
+        seed: Integer, of that projection and of the bound's samples.
+            Default 0.
+
+    Returns:
+        `GradientReport`. With a solver of TensorFlow Probability, for which
+        there is no `"direct"`, it has the drift alone.
+
+    Raises:
+        TypeError: If `layer` is no Keras layer.
+        ValueError: If nothing in it solves an ODE, or the loss depends on
+            neither weights nor inputs.
+        tf.errors.InvalidArgumentError: If the forward solve fails.
+
+    Example:
+    >>> layer = keras_node.ODELayer(keras.layers.Dense(2, "tanh"))
+    >>> report = check_gradients(layer, np.ones((4, 2), "float32"))
+    >>> report.verdict
+    'The gradients agree: any adjoint will do.'
+
+    Reference:
+    - [Gholami et al., 2019](https://arxiv.org/abs/1902.10298)
+    """
+    x = subject.as_tensors(x)
+    loss = loss or subject.default_loss(seed)
+    solving = ode_parts.differentiable_layers(layer)
+    with subject.untouched(layer):
+        drifts, dtype = _drifts(layer, x)
+        reference, differences = {}, {"backsolve": Difference(None, None, None)}
+        if all(isinstance(p.solver, ExplicitRungeKutta) for p in solving):
+            reference = _gradients("direct", layer, x, loss)
+            _check_dependence(reference)
+            differences = {
+                name: _difference(name, layer, x, loss, reference)
+                for name in ("checkpoint", "backsolve")
+            }
+    rounding = float(np.sqrt(np.finfo(dtype).eps))
+    rtol = max(_backward_rtol(part) for part in solving)
+    return GradientReport(
+        differences=differences,
+        drifts=drifts,
+        threshold=max(_FACTOR * rtol, rounding),
+        rounding=rounding,
+        gradient=reference,
+    )
+
+
+def _drifts(layer, x):
+    """Returns the `Drift` of each layer that solves, and their dtype."""
+    make = meters.own_or(adjoints.BacksolveAdjoint)
+    with meters.adjoint_of_each(
+        layer, lambda part: meters.DriftMeter(make(part))
+    ) as drift_meters:
+        subject.outputs(layer, x)
+    parts = ode_parts.differentiable_layers(layer)
+    drifts = [
+        Drift(part.name, float(meter.absolute), float(meter.relative))
+        for part, meter in zip(parts, drift_meters, strict=True)
+    ]
+    return drifts, meters.dtype_of(drift_meters)
+
+
+def _gradients(name, layer, x, loss):
+    make = meters.own_or(_ADJOINTS[name])
+    with meters.adjoint_of_each(layer, make):
+        gradient = subject.gradients(layer, x, loss)
+    return dict(zip(gradient, subject.arrays(gradient.values()), strict=True))
+
+
+def _difference(name, layer, x, loss, reference):
+    """Returns the `Difference` of an adjoint's gradient."""
+    try:
+        actual = _gradients(name, layer, x, loss)
+    except tf.errors.InvalidArgumentError:
+        # The forward solve is known to succeed: the backward one did not.
+        return Difference(math.nan, math.nan, None)
+    expected = list(reference.values())
+    # Of tensors whose gradient is nothing but rounding, that is not told.
+    floor = np.sqrt(np.finfo(np.float32).eps) * subject.norm(expected)
+    shares = {
+        key: subject.norm([actual[key] - value])
+        / max(subject.norm([value]), floor)
+        for key, value in reference.items()
+    }
+    worst_name = max(
+        shares, key=lambda key: np.nan_to_num(shares[key], nan=np.inf)
+    )
+    return Difference(
+        subject.relative_difference(list(actual.values()), expected),
+        shares[worst_name],
+        worst_name,
+    )
+
+
+def _backward_rtol(layer):
+    adjoint = meters.own_or(adjoints.BacksolveAdjoint)(layer)
+    solver = adjoint.solver or layer.solver
+    return float(getattr(solver, "rtol", _DEFAULT_RTOL))
+
+
+def _check_dependence(gradient):
+    if subject.norm(gradient.values()) == 0.0:
+        raise ValueError(
+            "`loss` must depend on a trainable weight or a float input; "
+            "compute it of tensors, not of arrays. Received: a loss whose "
+            f"gradient is 0 to all of {sorted(gradient)}"
+        )

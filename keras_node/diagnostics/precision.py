@@ -1,0 +1,214 @@
+"""What accuracy costs, and whether a model depends on its solver."""
+
+import dataclasses
+import math
+import typing
+import warnings
+
+from keras_node import adjoints, ode_parts
+from keras_node.diagnostics import bench, subject
+from keras_node.diagnostics.table import number, paragraph, percent, table
+from keras_node.solvers import Dopri8, get
+
+# Tolerances of the reference, near the rounding of the dtype.
+_TOLERANCES = {"float32": (1e-6, 1e-8), "float64": (1e-10, 1e-12)}
+
+
+class WorkPrecision(typing.NamedTuple):
+    """What one solver took, and how close it came.
+
+    Attributes:
+        solver: String, the name of its class, with its `step_size` if it is
+            fixed.
+        rtol: Float, or `None` of a solver that does not adapt its steps.
+        nfe: Float, function evaluations of the forward pass, summed over the
+            layers that solve.
+        error: Float, the 2-norm of the outputs' difference from those of the
+            reference, over that of the latter; NaN if the solve failed.
+        gradient_error: Float, the same of the gradient.
+    """
+
+    solver: str
+    rtol: float | None
+    nfe: float
+    error: float
+    gradient_error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkPrecisionReport:
+    """What `work_precision` found; `print` shows it as a table.
+
+    Attributes:
+        rows: List of `WorkPrecision`, by solver and tolerance.
+        own: `WorkPrecision` of the model with the solvers that it has.
+        reference: String, the solver that all are compared with.
+        threshold: Float, the most that `own.error` may be.
+    """
+
+    rows: list
+    own: WorkPrecision
+    reference: str
+    threshold: float
+
+    @property
+    def depends_on_solver(self):
+        """Whether the outputs are those of the solver more than of the ODE."""
+        return not self.own.error <= self.threshold
+
+    @property
+    def verdict(self):
+        """A sentence or two about the model's own solver."""
+        if self.depends_on_solver:
+            return (
+                "The outputs depend on the solver: with the model's own, "
+                f"{self.own.solver}, they are off by "
+                f"{percent(self.own.error)}, more than "
+                f"{percent(self.threshold)}. The model is a map of these "
+                "steps, not an ODE. Use it with no other solver, or train it "
+                "with smaller steps or a smaller `rtol`."
+            )
+        return (
+            f"The model's own solver, {self.own.solver}, is off by "
+            f"{percent(self.own.error)}: the outputs are those of the ODE."
+        )
+
+    def __str__(self):
+        rows = [
+            [
+                row.solver + " (own)" * (row is self.own),
+                "-" if row.rtol is None else f"{row.rtol:g}",
+                f"{row.nfe:g}",
+                number(row.error),
+                number(row.gradient_error),
+            ]
+            for row in (self.own, *self.rows)
+        ]
+        header = ["solver", "rtol", "NFE", "error", "gradient error"]
+        title = f"Relative to {self.reference}"
+        return "\n".join(
+            [title, table(header, rows), "", paragraph(self.verdict)]
+        )
+
+
+def work_precision(
+    layer,
+    x,
+    solvers=("bosh3", "dopri5", "tsit5", "dopri8"),
+    rtols=(1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+    loss=None,
+    reference=None,
+    threshold=0.01,
+):
+    """Measures the error of outputs and gradients against NFE, by solver.
+
+    A model that was trained with coarse steps may have learned a map of just
+    these: with other steps, or exact ones, its outputs are others. It is
+    discrete then, and no ODE. This warns of it, by the outputs with the
+    model's own solver.
+
+    Args:
+        layer: Keras layer or model, as of `check_gradients`. Its adjoints are
+            used as they are, but for the reference, whose gradient is exact.
+        x: Its input, as of `check_gradients`.
+        solvers: List of solver identifiers, see `keras_node.solvers.get`.
+            Each adaptive one is used at each of `rtols`, its `atol` scaled
+            with it; others, such as `Euler(step_size=0.1)`, as they are.
+        rtols: List of positive floats. Errors below the resolution of the
+            dtype, such as 1e-6 of float32, say nothing.
+        loss: As of `check_gradients`.
+        reference: Solver identifier. Default `None`, `Dopri8` at `rtol=1e-6`
+            in float32, and 1e-10 in float64.
+        threshold: Positive float, the relative error of the outputs with the
+            model's own solver above which to warn. Default 0.01.
+
+    Returns:
+        `WorkPrecisionReport`.
+
+    Raises:
+        TypeError: If `layer` is no Keras layer.
+        ValueError: If nothing in it solves an ODE, an adjoint cannot
+            differentiate a solver, or `threshold` is not positive.
+        tf.errors.InvalidArgumentError: If the reference fails, or a solver
+            that is given as it is with `on_failure="raise"`.
+
+    Example:
+    >>> layer = keras_node.ODELayer(keras.layers.Dense(2, "tanh"))
+    >>> report = work_precision(
+    ...     layer, np.ones((4, 2), "float32"), ["tsit5"], [1e-2, 1e-4]
+    ... )
+    >>> [row.rtol for row in report.rows]
+    [0.01, 0.0001]
+
+    Reference:
+    - [Ott et al., 2021](https://arxiv.org/abs/2007.15386)
+    """
+    _check_threshold(threshold)
+    x = subject.as_tensors(x)
+    loss = loss or subject.default_loss(seed=0)
+    with subject.untouched(layer):
+        own = _measure(layer, x, loss)
+        exact_solver = _reference(reference, own.dtype)
+        with ode_parts.using(
+            layer, solver=exact_solver, adjoint=adjoints.AutoAdjoint()
+        ):
+            exact = _measure(layer, x, loss)
+        measurements = _measure_all(layer, x, loss, solvers, rtols)
+    report = WorkPrecisionReport(
+        rows=[_row(measured, exact) for measured in measurements],
+        own=_row(own, exact),
+        reference=bench.describe(exact_solver),
+        threshold=threshold,
+    )
+    if report.depends_on_solver:
+        warnings.warn(report.verdict, UserWarning, stacklevel=2)
+    return report
+
+
+def _check_threshold(threshold):
+    if not threshold > 0:
+        raise ValueError(
+            "`threshold` must be a positive float. "
+            f"Received: threshold={threshold}"
+        )
+
+
+def _reference(reference, dtype):
+    if reference is not None:
+        return get(reference)
+    rtol, atol = _TOLERANCES[dtype]
+    return Dopri8(rtol=rtol, atol=atol)
+
+
+def _measure(layer, x, loss):
+    with bench.measuring(layer, x, loss) as measure:
+        return measure()
+
+
+def _measure_all(layer, x, loss, identifiers, rtols):
+    """Returns a `Measurement` of each solver at each tolerance."""
+    measurements = []
+    for identifier in identifiers:
+        for solver, tolerances in bench.choices(get(identifier), rtols):
+            with (
+                ode_parts.using(layer, solver=solver),
+                bench.measuring(layer, x, loss) as measure,
+            ):
+                for rtol in tolerances:
+                    bench.turn(solver, rtol)
+                    measurements.append(measure())
+    return measurements
+
+
+def _row(measured, exact):
+    error = subject.relative_difference(measured.outputs, exact.outputs)
+    return WorkPrecision(
+        solver=measured.solver,
+        rtol=measured.rtol,
+        nfe=measured.nfe,
+        error=error,
+        # Of outputs that are NaN there is no gradient.
+        gradient_error=error
+        if math.isnan(error)
+        else subject.relative_difference(measured.gradient, exact.gradient),
+    )
