@@ -361,7 +361,9 @@ class LatentODE(VariationalModel):
         def draw(size, seed):
             shape = [size, num_samples, self.latent_dim]
             # The same numbers under XLA, which would choose another algorithm.
-            return tf.random.stateless_normal(shape, seed, 0, 1, dtype, "philox")
+            return tf.random.stateless_normal(
+                shape, seed, 0, 1, dtype, "philox"
+            )
 
         noise = replicas.sample(draw, tf.shape(loc)[0], seed)
         return loc + posterior.stddev() * tf.transpose(noise, [1, 0, 2])

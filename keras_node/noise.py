@@ -9,7 +9,7 @@ import random
 
 import tensorflow as tf
 
-from keras_node import closure
+from keras_node import closure, replicas
 
 DISTRIBUTIONS = ("rademacher", "gaussian")
 _MAX_SEED = 2**31 - 1
@@ -45,7 +45,9 @@ def sample_like(y, count, distribution, seed, key):
         seed: Integer.
         key: Integer tensor, mixed into the seed.
     """
-    shape = tf.concat([[count], tf.shape(y)], axis=0)
+    size = tf.shape(y)[0]
+    shape = [[count, replicas.num_rows(size)], tf.shape(y)[1:]]
+    shape = tf.concat(shape, axis=0)
     seed = tf.stack([tf.constant(seed, tf.int32), key])
     if distribution == "gaussian":
         # The same numbers under XLA, which would choose another algorithm.
@@ -57,6 +59,7 @@ def sample_like(y, count, distribution, seed, key):
             shape, seed, maxval=2, dtype=tf.int32, minval=0, alg="philox"
         )
         noise = tf.cast(2 * bits - 1, y.dtype)
+    noise = replicas.own_rows(noise, size, axis=1)
     return tf.ensure_shape(noise, [count, *y.shape])
 
 
