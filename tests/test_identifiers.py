@@ -197,3 +197,12 @@ def test_solvers_of_tfp_refuse_wrong_arguments(method, name, value):
 )
 def test_arguments_at_the_edge_of_their_range_are_accepted(name, value):
     assert getattr(solvers.Tsit5(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    "name", ["rtol", "atol", "first_step_size", "step_size", "safety_factor"]
+)
+@pytest.mark.parametrize("junk", ["a", 1j, (0.1,), float("nan"), 10**400])
+def test_what_is_no_positive_number_is_refused(name, junk):
+    with pytest.raises(ValueError, match=f"`{name}` must be .*Received: "):
+        solvers.Tsit5(**{name: junk})

@@ -9,13 +9,18 @@ def is_positive_integer(value):
     return is_integer and not isinstance(value, bool) and value > 0
 
 
+def is_positive(value):
+    """Whether a value is a number above 0 that a float can hold."""
+    return isinstance(value, numbers.Real) and 0 < value < 1e300
+
+
 def check_common(rtol, atol, max_num_steps, on_failure):
     """Raises `ValueError` for arguments that no solver can take."""
-    if not rtol > 0:
+    if not is_positive(rtol):
         raise ValueError(
             f"`rtol` must be a positive float. Received: rtol={rtol}"
         )
-    if not atol >= 0:
+    if not is_positive(atol) and not _is_zero(atol):
         raise ValueError(
             f"`atol` must be a nonnegative float. Received: atol={atol}"
         )
@@ -32,19 +37,24 @@ def check_common(rtol, atol, max_num_steps, on_failure):
 
 
 def check_step_sizes(first, safety, smallest, largest):
-    if first is not None and not first > 0:
+    if first is not None and not is_positive(first):
         raise ValueError(
             "`first_step_size` must be a positive float in the units of time, "
             f"or `None` to choose it. Received: first_step_size={first}"
         )
-    if not 0 < safety <= 1:
+    if not is_positive(safety) or safety > 1:
         raise ValueError(
             "`safety_factor` must be above 0 and at most 1. "
             f"Received: safety_factor={safety}"
         )
-    if not 0 < smallest < 1 < largest:
+    are_numbers = is_positive(smallest) and is_positive(largest)
+    if not are_numbers or not smallest < 1 < largest:
         raise ValueError(
             "`min_step_size_factor` must lie between 0 and 1, and "
             "`max_step_size_factor` above 1. Received: "
             f"min_step_size_factor={smallest}, max_step_size_factor={largest}"
         )
+
+
+def _is_zero(value):
+    return isinstance(value, numbers.Real) and value == 0

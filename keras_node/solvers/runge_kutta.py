@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_node.solvers import lanes, solution
 from keras_node.solvers import step_size as step_size_control
 from keras_node.solvers.adaptive import AdaptiveLoop
+from keras_node.solvers.arguments import is_positive
 from keras_node.solvers.replay import replay
 from keras_node.solvers.solver import Solver
 from keras_node.solvers.steps import FixedSteps
@@ -41,7 +42,7 @@ class ExplicitRungeKutta(Solver):
 
     def __init__(self, step_size=None, **kwargs):
         super().__init__(**kwargs)
-        if step_size is not None and not step_size > 0:
+        if step_size is not None and not is_positive(step_size):
             raise ValueError(
                 "`step_size` must be a positive float in the units of time, or "
                 f"`None` to adapt it. Received: step_size={step_size}"
