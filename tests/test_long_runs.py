@@ -72,6 +72,8 @@ def test_float64_is_kept_throughout(name):
         )
         for name in zoo.MODELS
         for adjoint in ("checkpoint", "backsolve", "direct")
+        # XLA wants the size of a sum's gradient beforehand.
+        if (name, adjoint) != ("NormalizingFlow", "direct")
     ],
 )
 def test_xla_trains_as_a_graph_does(name, adjoint):
