@@ -154,3 +154,35 @@ def test_events_follow_their_intensity():
     expected = events.true_integral(phases)
     # Poisson counts: the mean's standard error is sqrt(40 / 400).
     assert abs(np.mean(number - expected)) < 4 * 0.32
+
+
+def test_steps_of_an_epoch_see_each_digit_once_whoever_asks():
+    example = load_example("multi_worker")
+    arguments = example.parse_arguments(["--batch-size", "4", "--seed", "7"])
+    epoch = [example.digits_of_step(i, 20, arguments) for i in range(5)]
+    assert sorted(np.concatenate(epoch)) == [*range(20)]
+    np.testing.assert_array_equal(
+        example.digits_of_step(3, 20, arguments), epoch[3]
+    )
+    following = example.digits_of_step(5, 20, arguments)
+    assert not np.array_equal(following, epoch[0])
+
+
+def test_worker_that_fails_ends_the_others_and_restarts_are_counted(capfd):
+    # The first worker fails at once, the second would sleep for a minute.
+    program = (
+        "import json, os, time;"
+        "task = json.loads(os.environ['TF_CONFIG'])['task'];"
+        "time.sleep(60) if task['index'] else exit(3)"
+    )
+    workers = load_example("local_workers")
+    command = [sys.executable, "-c", program]
+    with pytest.raises(SystemExit, match="max_restarts=1"):
+        workers.run_locally(command, count=2, max_restarts=1)
+    assert capfd.readouterr().out.count("worker 1 is process") == 2
+
+
+def test_workers_that_end_well_are_not_restarted(capfd):
+    workers = load_example("local_workers")
+    workers.run_locally([sys.executable, "-c", ""], count=2, max_restarts=1)
+    assert capfd.readouterr().out.count("worker 1 is process") == 1

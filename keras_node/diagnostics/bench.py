@@ -85,7 +85,7 @@ def choices(solver, rtols):
     if not _is_adaptive(solver):
         return [(solver, [None])]
     if isinstance(solver, ExplicitRungeKutta):
-        return [(_as_variables(_copy(solver, rtols[0])), rtols)]
+        return [(_as_variables(_copy(solver, solver.tolerances[0])), rtols)]
     # tfp's keep the tolerances that they are made with.
     return [(_copy(solver, rtol), [rtol]) for rtol in rtols]
 

@@ -13,8 +13,7 @@ from keras_node.diagnostics.meters import Drift
 from keras_node.diagnostics.table import number, paragraph, percent, table
 from keras_node.solvers import ExplicitRungeKutta
 
-# A gradient may be off by as many times the tolerance of a step: errors add
-# up over the steps, and those of state and adjoint.
+# By how many tolerances of a step a gradient may be off: errors add up.
 _FACTOR = 10.0
 # What stands for a tolerance where a solver does not tell any.
 _DEFAULT_RTOL = 1e-3
@@ -79,20 +78,17 @@ class GradientReport:
                 "Solve in float64 to trust either."
             )
         if math.isnan(backsolve):
-            return (
-                "Backsolve drifts so far that its backward solve fails: trust "
-                '"checkpoint".'
-            )
+            return 'Backsolve drifts, until it fails. Trust "checkpoint".'
         if not backsolve <= self.threshold:
             return (
-                "Backsolve drifts: its gradient is off by "
-                f"{percent(backsolve)}, more than {percent(self.threshold)}. "
+                f"Backsolve drifts: its gradient is off by {percent(backsolve)}"
+                f", more than {percent(self.threshold)}. "
                 'Trust "checkpoint".'
             )
         if is_drifting:
             return (
-                "The gradients agree here, but the state of backsolve drifts: "
-                'trust "checkpoint".'
+                "The gradients agree here, but the state of backsolve drifts. "
+                'Trust "checkpoint".'
             )
         return "The gradients agree: any adjoint will do."
 
@@ -140,7 +136,8 @@ def check_gradients(layer, x, loss=None, seed=0):
         loss: Callable `loss(layer, x)` of the layer and tensors, which
             returns a scalar. Default `None`: of a `NormalizingFlow` the mean
             negative log-density, of a `LatentODE` the mean negative bound,
-            of others a random projection of the outputs.
+            of others a random projection of the outputs; each without the
+            penalties of regularizers.
         seed: Integer, of that projection and of the bound's samples.
             Default 0.
 
@@ -150,8 +147,8 @@ def check_gradients(layer, x, loss=None, seed=0):
 
     Raises:
         TypeError: If `layer` is no Keras layer.
-        ValueError: If nothing in it solves an ODE, or the loss depends on
-            neither weights nor inputs.
+        ValueError: If nothing in it solves an ODE, or the gradient is not
+            finite, or 0 to all weights and inputs.
         tf.errors.InvalidArgumentError: If the forward solve fails.
 
     Example:
@@ -171,7 +168,7 @@ def check_gradients(layer, x, loss=None, seed=0):
         reference, differences = {}, {"backsolve": Difference(None, None, None)}
         if all(isinstance(p.solver, ExplicitRungeKutta) for p in solving):
             reference = _gradients("direct", layer, x, loss)
-            _check_dependence(reference)
+            _check_reference(reference)
             differences = {
                 name: _difference(name, layer, x, loss, reference)
                 for name in ("checkpoint", "backsolve")
@@ -216,22 +213,19 @@ def _difference(name, layer, x, loss, reference):
     except tf.errors.InvalidArgumentError:
         # The forward solve is known to succeed: the backward one did not.
         return Difference(math.nan, math.nan, None)
-    expected = list(reference.values())
+    expected = reference.values()
     # Of tensors whose gradient is nothing but rounding, that is not told.
     floor = np.sqrt(np.finfo(np.float32).eps) * subject.norm(expected)
     shares = {
-        key: subject.norm([actual[key] - value])
+        key: subject.distance([actual[key]], [value])
         / max(subject.norm([value]), floor)
         for key, value in reference.items()
     }
     worst_name = max(
         shares, key=lambda key: np.nan_to_num(shares[key], nan=np.inf)
     )
-    return Difference(
-        subject.relative_difference(list(actual.values()), expected),
-        shares[worst_name],
-        worst_name,
-    )
+    overall = subject.relative_difference(actual.values(), expected)
+    return Difference(overall, shares[worst_name], worst_name)
 
 
 def _backward_rtol(layer):
@@ -240,8 +234,15 @@ def _backward_rtol(layer):
     return float(getattr(solver, "rtol", _DEFAULT_RTOL))
 
 
-def _check_dependence(gradient):
-    if subject.norm(gradient.values()) == 0.0:
+def _check_reference(gradient):
+    size = subject.norm(gradient.values())
+    if not math.isfinite(size):
+        raise ValueError(
+            'The gradient of "direct" must be finite. Does the forward solve '
+            'fail, with on_failure="nan"? `solution_report` tells. '
+            f"Received: a gradient of norm {size}"
+        )
+    if size == 0.0:
         raise ValueError(
             "`loss` must depend on a trainable weight or a float input; "
             "compute it of tensors, not of arrays. Received: a loss whose "

@@ -53,12 +53,17 @@ class WorkPrecisionReport:
 
     @property
     def depends_on_solver(self):
-        """Whether the outputs are those of the solver more than of the ODE."""
+        """Whether the outputs are further off than the threshold, or NaN."""
         return not self.own.error <= self.threshold
 
     @property
     def verdict(self):
         """A sentence or two about the model's own solver."""
+        if math.isnan(self.own.error):
+            return (
+                f"The solve with the model's own solver, {self.own.solver}, "
+                "fails. See `solution_report` for why."
+            )
         if self.depends_on_solver:
             return (
                 "The outputs depend on the solver: with the model's own, "
@@ -116,7 +121,8 @@ def work_precision(
             with it; others, such as `Euler(step_size=0.1)`, as they are.
         rtols: List of positive floats. Errors below the resolution of the
             dtype, such as 1e-6 of float32, say nothing.
-        loss: As of `check_gradients`.
+        loss: As of `check_gradients`; part of a graph, which is traced once
+            for each solver.
         reference: Solver identifier. Default `None`, `Dopri8` at `rtol=1e-6`
             in float32, and 1e-10 in float64.
         threshold: Positive float, the relative error of the outputs with the
@@ -128,7 +134,7 @@ def work_precision(
     Raises:
         TypeError: If `layer` is no Keras layer.
         ValueError: If nothing in it solves an ODE, an adjoint cannot
-            differentiate a solver, or `threshold` is not positive.
+            differentiate a solver, or a tolerance is not positive.
         tf.errors.InvalidArgumentError: If the reference fails, or a solver
             that is given as it is with `on_failure="raise"`.
 
@@ -143,7 +149,7 @@ def work_precision(
     Reference:
     - [Ott et al., 2021](https://arxiv.org/abs/2007.15386)
     """
-    _check_threshold(threshold)
+    _check_arguments(rtols, threshold)
     x = subject.as_tensors(x)
     loss = loss or subject.default_loss(seed=0)
     with subject.untouched(layer):
@@ -165,7 +171,11 @@ def work_precision(
     return report
 
 
-def _check_threshold(threshold):
+def _check_arguments(rtols, threshold):
+    if not all(rtol > 0 for rtol in rtols):
+        raise ValueError(
+            f"`rtols` must be positive floats. Received: rtols={rtols}"
+        )
     if not threshold > 0:
         raise ValueError(
             "`threshold` must be a positive float. "

@@ -38,8 +38,8 @@ def solution_report(results):
     >>> print(solution_report(results))
     Status    success
     Times     2, from 0 to 1
-    NFE       32
-    Accepted  5
+    NFE       14
+    Accepted  2
     Rejected  0 (0 %)
     """
     _check_results(results)

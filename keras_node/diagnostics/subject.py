@@ -43,11 +43,11 @@ def outputs(layer, x):
 
 
 def default_loss(seed):
-    """Returns a callable `loss(layer, x)`, the one that the model trains on.
+    """Returns a callable `loss(layer, x)` that suits every kind of layer.
 
     The negative log-density of a `NormalizingFlow`, the negative bound of a
     `LatentODE`, both means in nats; of all others a random projection of the
-    outputs.
+    outputs. Penalties of regularizers are no part of it.
 
     Args:
         seed: Integer, of the projection and of the samples of a bound.
@@ -127,25 +127,31 @@ def relative_difference(actual, expected):
         actual: List of tensors or arrays.
         expected: List of them of the same shapes.
     """
-    actual, expected = arrays(actual), arrays(expected)
-    gap = norm([a - b for a, b in zip(actual, expected, strict=True)])
-    size = norm(expected)
+    gap, size = distance(actual, expected), norm(expected)
     if gap == 0.0 or size == 0.0:
         return 0.0 if gap == 0.0 else math.inf
     return gap / size
 
 
-def norm(leaves):
-    """Returns the 2-norm of a list of arrays."""
-    return math.hypot(*(float(np.linalg.norm(leaf)) for leaf in leaves))
+def distance(actual, expected):
+    """Returns the 2-norm of a difference; args as of the above."""
+    pairs = zip(arrays(actual), arrays(expected), strict=True)
+    with np.errstate(all="ignore"):  # What has drifted may overflow.
+        return norm([a - b for a, b in pairs])
+
+
+def norm(tensors):
+    """Returns the 2-norm of a list of tensors or arrays."""
+    with np.errstate(all="ignore"):
+        norms = [float(np.linalg.norm(leaf)) for leaf in arrays(tensors)]
+    return math.hypot(*norms)
 
 
 @contextlib.contextmanager
 def untouched(layer):
     """Leaves metrics and seeds of a layer as they were."""
     kept = [(v, v.numpy()) for v in layer.variables if not v.trainable]
-    metrics = getattr(layer, "metrics_variables", [])
-    kept += [(v, v.numpy()) for v in metrics]
+    kept += [(v, v.numpy()) for v in layer.metrics_variables]
     try:
         yield
     finally:
