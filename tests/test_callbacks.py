@@ -168,7 +168,10 @@ def test_budget_warns():
 def test_budget_that_is_kept_is_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(model(), callbacks=[NFEBudget(1000, action="stop")])
+        history = fit(
+            model(), epochs=2, callbacks=[NFEBudget(1000, action="stop")]
+        )
+    assert len(history["loss"]) == 2
 
 
 def test_budget_stops_training():
