@@ -9,10 +9,11 @@ itself: here the first of two, the other having `"index": 1`.
     do sleep 5; done
 
 Every step they share a batch, and sum their gradients: the weights are those
-that one machine would learn. `/shared` is a directory that all of them see.
-When a worker is lost, the others stop with an error within half a minute;
-`until` starts them again, and they resume from the last checkpoint. What a step
-learns from depends on its number alone, so that none is lost or repeated.
+that one machine would learn, to the solver's tolerance. `/shared` is a
+directory that all of them see. When a worker is lost, the others stop with an
+error within half a minute; `until` starts them again, and they resume from the
+last checkpoint. What a step learns from depends on its number alone, so that
+none is lost or repeated.
 
 To try it on one machine, with as many processes, which are started again by
 themselves when one dies (`kill -9` one of them):

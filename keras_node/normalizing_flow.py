@@ -197,8 +197,10 @@ class NormalizingFlow(keras.Model):
                 "`target_log_prob` must be a function of x. "
                 f"Received: target_log_prob={target_log_prob!r}"
             )
-        # Drawn anew in each step; of the data only the size is used.
-        samples = tf.data.Dataset.from_tensors(tf.zeros([batch_size, 1]))
+        # Drawn anew in each step; of the data only the size is used, and, to
+        # build the model under a strategy, the shape.
+        shape = [batch_size, *self.distribution.event_shape]
+        samples = tf.data.Dataset.from_tensors(tf.zeros(shape))
         self._target_log_prob = target_log_prob
         # Keras keeps the function that it traced for another objective.
         self.make_train_function(force=True)

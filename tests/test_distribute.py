@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
@@ -74,6 +75,10 @@ def test_custom_loop_ends_with_the_weights_of_fit(trained):
     )
 
 
+def test_fit_to_density_needs_no_data_on_two_devices_either(trained):
+    assert np.all(np.isfinite(trained["density"]))
+
+
 def test_noise_of_a_batch_does_not_depend_on_the_number_of_replicas(trained):
     one, equal_shares, _ = trained["draws"]
     np.testing.assert_array_equal(equal_shares, one)
@@ -82,6 +87,18 @@ def test_noise_of_a_batch_does_not_depend_on_the_number_of_replicas(trained):
 def test_replicas_with_unequal_shares_draw_independent_noise(trained):
     _, _, unequal_shares = trained["draws"]
     assert len(set(unequal_shares[1])) == 5
+
+
+@pytest.mark.slow
+def test_two_machines_end_with_the_weights_of_one_device(trained, tmp_path):
+    program = [sys.executable, TESTS / "train_on_replicas.py", tmp_path / "w"]
+    launcher = runpy.run_path(EXAMPLE.with_name("local_workers.py"))
+    launcher["run_locally"](program, count=2, max_restarts=0)
+    for path in tmp_path.iterdir():
+        across = json.loads(path.read_text(encoding="utf-8"))
+        for name, weights in across.items():
+            one, _ = trained[name]
+            np.testing.assert_allclose(weights, one["weights"], atol=1e-5)
 
 
 def run_example(folder, victim=None):

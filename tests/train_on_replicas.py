@@ -1,11 +1,12 @@
 """Trains models on one device and on two; the program of `test_distribute`.
 
 TensorFlow splits a CPU in two only before it does anything else, so that this
-needs a process of its own. It writes what the tests compare to the file that it
-is told.
+needs a process of its own; or, with a `TF_CONFIG`, several, each a machine. It
+writes what the tests compare to the file that it is told.
 """
 
 import json
+import os
 import sys
 
 import keras
@@ -127,6 +128,44 @@ def custom_loop(strategy):
     return weights_of(model)
 
 
+def fit_to_density(strategy):
+    """Returns the losses of a flow that is fitted without data."""
+    with strategy.scope():
+        model = flow()
+    history = model.fit_to_density(
+        lambda x: -tf.reduce_sum(x**2, axis=-1),
+        batch_size=BATCH_SIZE,
+        epochs=2,
+        steps_per_epoch=1,
+        verbose=0,
+    )
+    return history.history["loss"]
+
+
+def train_steps(name, strategy):
+    """Returns the weights after ten calls of a model's own `train_step`."""
+    make, data = MODELS[name]
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = make()
+        if name == "flow":
+            model.log_prob(POINTS[:1])  # Makes its weights.
+        model.optimizer.build(model.trainable_variables)
+    data = model.prepare(*data) if name == "latent_ode" else data
+    train = tf.function(lambda x: strategy.run(model.train_step, (x,)))
+    for step in range(STEPS):
+
+        def share(context, first=step * BATCH_SIZE):
+            size = BATCH_SIZE // context.num_replicas_in_sync
+            first += size * context.replica_id_in_sync_group
+            return tf.nest.map_structure(
+                lambda x: tf.constant(x[first : first + size]), data
+            )
+
+        train(strategy.experimental_distribute_values_from_function(share))
+    return weights_of(model)
+
+
 def evaluate(model, batch_size):
     return model.evaluate(
         POINTS, TARGETS, batch_size=batch_size, verbose=0, return_dict=True
@@ -155,7 +194,8 @@ def draw(strategy, sizes):
     ]
 
 
-def main(path):
+def compare_devices():
+    """Returns what training on one device and on two comes to."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     half = tf.config.LogicalDeviceConfiguration()
     tf.config.set_logical_device_configuration(cpu, [half, half])
@@ -165,18 +205,31 @@ def main(path):
     )
     one = tf.distribute.get_strategy()
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    results = {"draws": [draw(one, [8]), draw(two, [4, 4]), draw(two, [3, 2])]}
-    for name in MODELS:
-        pairs = [fit(name, strategy) for strategy in (one, two)]
-        results[name] = [fitted for _, fitted in pairs]
-        if name == "ode_net":
-            one_model, two_model = (model for model, _ in pairs)
-            one_model.set_weights(two_model.get_weights())
-            results["evaluations"] = [
-                evaluate(one_model, BATCH_SIZE // 2),
-                evaluate(two_model, BATCH_SIZE),
-            ]
-    results["custom_loop"] = custom_loop(two)
+    pairs = {
+        name: [fit(name, strategy) for strategy in (one, two)]
+        for name in MODELS
+    }
+    (one_net, _), (two_net, _) = pairs["ode_net"]
+    one_net.set_weights(two_net.get_weights())
+    return {
+        **{name: [fitted for _, fitted in pairs[name]] for name in MODELS},
+        "evaluations": [
+            evaluate(one_net, BATCH_SIZE // 2),
+            evaluate(two_net, BATCH_SIZE),
+        ],
+        "custom_loop": custom_loop(two),
+        "density": fit_to_density(two),
+        "draws": [draw(one, [8]), draw(two, [4, 4]), draw(two, [3, 2])],
+    }
+
+
+def main(path):
+    if "TF_CONFIG" in os.environ:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        results = {name: train_steps(name, strategy) for name in MODELS}
+        path += str(strategy.cluster_resolver.task_id)
+    else:
+        results = compare_devices()
     with open(path, "w", encoding="utf-8") as file:
         json.dump(results, file)
 
