@@ -70,7 +70,7 @@ def times_of_a_call(draw, batch):
     )
 
 
-@examples(50, data=st.data(), batch=st.integers(0, 3), linear=linear_layers())
+@examples(25, data=st.data(), batch=st.integers(0, 3), linear=linear_layers())
 def test_linear_layer_is_a_matrix_exponential(data, batch, linear):
     layer, matrix = linear
     times = data.draw(times_of_a_call(batch))
@@ -125,7 +125,7 @@ def flow_cases(draw):
 
 
 @examples(
-    20,
+    10,
     case=flow_cases(),
     rate=st.floats(-1, 1),
     dtype=st.sampled_from(("float32", "float64")),
@@ -153,7 +153,7 @@ def test_linear_flow_has_its_value_and_log_det(case, rate, dtype):
 
 
 @examples(
-    20,
+    10,
     case=flow_cases(),
     seed=st.integers(0, 99),
     dtype=st.sampled_from(("float32", "float64")),
@@ -203,7 +203,7 @@ def test_density_of_a_flow_broadcasts_its_condition(batch, conditioned, shift):
         actual = flow.log_prob(x, condition=condition)
     except strategies.ERRORS as error:
         strategies.assert_in_house_form(error)
-        with pytest.raises(ValueError, match="broadcast"):
+        with pytest.raises(ValueError):
             np.broadcast_to(condition, x.shape)
     else:
         expected = flow.base_distribution.log_prob(x - condition)
@@ -249,7 +249,7 @@ anywhere = st.sampled_from((np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, 7.0))
 
 
 @examples(
-    80,
+    50,
     values=values_of_series,
     times=sorted_times(SHAPE[:2]),
     mask=masks,
@@ -272,7 +272,7 @@ def test_what_is_masked_has_no_influence(
     )
 
 
-@examples(40, values=values_of_series, times=sorted_times(4), mask=masks)
+@examples(25, values=values_of_series, times=sorted_times(4), mask=masks)
 def test_nan_is_a_mask_and_shared_times_are_those_of_each(
     decaying, values, times, mask
 ):
