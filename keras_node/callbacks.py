@@ -2,13 +2,12 @@
 
 import csv
 import importlib.util
-import numbers
 import warnings
 
 import keras
 import tensorflow as tf
 
-from keras_node.solvers.arguments import is_positive_integer
+from keras_node.solvers.arguments import is_positive, is_positive_integer
 from keras_node.tolerances import ToleranceDial
 
 _LARGEST_RTOL = 0.1
@@ -257,7 +256,7 @@ class NFEBudget(_NFECallback):
 
     def __init__(self, max_nfe, action="warn", frequency="epoch"):
         super().__init__(frequency)
-        if not isinstance(max_nfe, numbers.Real) or not max_nfe > 0:
+        if not is_positive(max_nfe):
             raise ValueError(
                 "`max_nfe` must be a positive number of evaluations. "
                 f"Received: max_nfe={max_nfe!r}"
@@ -328,7 +327,7 @@ def _nfe_in(logs):
 
 
 def _check_tolerance(name, value):
-    if not isinstance(value, numbers.Real) or not 0 < value < 1e30:
+    if not is_positive(value):
         raise ValueError(
             f"`{name}` must be a positive float. Received: {name}={value!r}"
         )
