@@ -271,23 +271,20 @@ class _Reversal:
     def _interpolation_bars(self, carry, y, increments):
         """Pulls back the requested times that lie within the step."""
         zeros = [tf.zeros_like(leaf) for leaf in y]
-        numbers = self._steps.output_steps
 
-        def lies_within(row):
-            number = dense_output.row_of(numbers, row)
-            return (row > 0) & tf.equal(number, carry.n)
+        def lies_within(rows):
+            numbers = dense_output.rows_of(
+                self._steps.output_steps, tf.maximum(rows, 0)
+            )
+            return (rows > 0) & tf.equal(numbers, carry.n)
 
         def pull_back(row, times_bar, y_bar, increment_bars):
-            within = lies_within(row)
-            cotangents = [
-                dense_output.row_of(leaf, row) for leaf in self._cotangents
-            ]
-            cotangents = lanes.select(within, cotangents, zeros)
+            rows, within = dense_output.block(row, -1, lies_within)
             bars = self._interpolation_vjp(
-                carry.n, row, y, increments, within, cotangents
+                carry.n, tf.maximum(rows, 0), y, increments, within
             )
             return (
-                tf.where(within, row - 1, row),
+                row - tf.reduce_sum(tf.cast(within, tf.int32), axis=0),
                 times_bar + bars[0] if self._problem.times_vary else (),
                 _add(y_bar, bars[1]),
                 [
@@ -297,15 +294,19 @@ class _Reversal:
             )
 
         return tf.while_loop(
-            lambda row, *_: tf.reduce_any(lies_within(row)),
+            lambda row, *_: tf.reduce_any(lies_within(row[None])),
             pull_back,
             (carry.row, carry.times_bar, zeros, [zeros] * len(increments)),
             parallel_iterations=1,
             maximum_iterations=tf.shape(self._times)[0],
         )
 
-    def _interpolation_vjp(self, n, row, y, increments, within, cotangents):
+    def _interpolation_vjp(self, n, rows, y, increments, within):
         """Returns the cotangents of times, state and increments."""
+        cotangents = [
+            dense_output.rows_of(leaf, rows) for leaf in self._cotangents
+        ]
+        zeros = [tf.zeros_like(leaf) for leaf in cotangents]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             times = self._watched_times(tape)
             y, increments = tf.nest.map_structure(
@@ -314,13 +315,16 @@ class _Reversal:
             tape.watch([y, increments])
             t, dt = self._steps.at(n, times)
             length = tf.where(within, dt, 1.0)
-            theta = (dense_output.row_of(times, row) - t) / length
-            weights = step.dense_weights(self._tableau, theta)
-            state = step.interpolate(y, increments, weights)
+            theta = (dense_output.rows_of(times, rows) - t) / length
+            states = step.interpolate(
+                dense_output.one_row(y),
+                [dense_output.one_row(k) for k in increments],
+                step.dense_weights(self._tableau, theta),
+            )
         return tape.gradient(
-            state,
+            states,
             [times if self._problem.times_vary else [], y, increments],
-            output_gradients=cotangents,
+            output_gradients=lanes.select(within, cotangents, zeros),
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 

@@ -4,7 +4,10 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.solvers import lanes, step
+from keras_node.solvers import compilation, lanes, step
+
+# The most requested times of one pass, to bound the memory that it takes.
+_BLOCK_SIZE = 16
 
 
 class Outputs(typing.NamedTuple):
@@ -65,9 +68,9 @@ class Span(typing.NamedTuple):
 def write(tableau, ode_fn, interval, times, span, outputs):
     """Writes every requested time that the step has reached.
 
-    One pass writes one row of each lane; a step that spans no requested time
-    makes no pass, and only one that does evaluates the extra stages of the
-    method's dense output.
+    One pass writes a block of rows; a step that spans no requested time makes
+    no pass, and only one that does evaluates the extra stages of the method's
+    dense output.
 
     Returns:
         `(outputs, num_evaluations)`, the latter for each lane.
@@ -75,33 +78,39 @@ def write(tableau, ode_fn, interval, times, span, outputs):
     num_times = tf.shape(times)[0]
     direction = tf.sign(span.dt)
 
-    def is_reached(row):
-        time = row_of(times, tf.minimum(row, num_times - 1))
-        reached = direction * (time - span.t1) <= 0
-        return span.accepted & (row < num_times) & reached
+    def times_at(rows):
+        return rows_of(times, tf.minimum(rows, num_times - 1))
+
+    def is_reached(rows):
+        reached = direction * (times_at(rows) - span.t1) <= 0
+        return span.accepted & (rows < num_times) & reached
 
     def body(outputs):
-        reached = is_reached(outputs.next)
-        time = row_of(times, tf.minimum(outputs.next, num_times - 1))
-        theta = tf.where(reached, (time - span.t) / span.dt, 0.0)
+        rows, reached = block(outputs.next, 1, is_reached)
+        theta = tf.where(reached, (times_at(rows) - span.t) / span.dt, 0.0)
         weights = step.dense_weights(tableau, theta)
-        state = step.interpolate(span.y, increments, weights)
-        number = tf.fill(tf.shape(outputs.next), span.number)
-        row = tf.where(reached, outputs.next, num_times)
+        states = step.interpolate(
+            one_row(span.y), [one_row(k) for k in increments], weights
+        )
+        number = tf.fill(tf.shape(rows), span.number)
+        rows = tf.where(reached, rows, num_times)
         buffers = [
-            set_row(buffer, row, values)
+            _set_rows(buffer, rows, values)
             for buffer, values in zip(
-                outputs.buffers, [*state, number], strict=True
+                outputs.buffers, [*states, number], strict=True
             )
         ]
-        return (Outputs(tf.where(reached, row + 1, outputs.next), buffers),)
+        num_rows = tf.reduce_sum(tf.cast(reached, tf.int32), axis=0)
+        return (Outputs(outputs.next + num_rows, buffers),)
 
-    writes = is_reached(outputs.next)
+    def is_next_reached(outputs):
+        return is_reached(outputs.next[None])[0]
+
     increments, num_evaluations = _all_increments(
-        tableau, ode_fn, interval, span, writes
+        tableau, ode_fn, interval, span, is_next_reached(outputs)
     )
     outputs = tf.while_loop(
-        lambda outputs: tf.reduce_any(is_reached(outputs.next)),
+        lambda outputs: tf.reduce_any(is_next_reached(outputs)),
         body,
         (outputs,),
         parallel_iterations=1,
@@ -135,27 +144,49 @@ def _all_increments(tableau, ode_fn, interval, span, writes):
     return [*span.increments, *extra], num_evaluations
 
 
-def row_of(rows, index):
-    """Returns `rows[index]`, with an index for each lane where it has one."""
-    if index.shape.rank == 0:
-        return tf.gather(rows, index)
-    return tf.gather_nd(rows, _lane_index(index))
+def block(row, stride, holds):
+    """Returns rows to treat in one pass, and in which lanes they are wanted.
+
+    As many as the lane that wants most, up to a limit; under XLA, which must
+    know the size of all tensors, one.
+
+    Args:
+        row: Integer lanes, the first row; wanted by at least one lane.
+        stride: 1 or -1, the way from it.
+        holds: Callable from time-major rows to whether they are wanted, which
+            those of a lane are up to some row.
+
+    Returns:
+        Time-major `(rows, wanted)`.
+    """
+    size = 1 if compilation.in_xla() else _BLOCK_SIZE
+    offsets = tf.reshape(tf.range(size), [-1] + [1] * row.shape.rank)
+    rows = row + stride * offsets
+    wanted = holds(rows)
+    if size == 1:
+        return rows, wanted
+    count = tf.reduce_max(tf.reduce_sum(tf.cast(wanted, tf.int32), axis=0))
+    return rows[:count], wanted[:count]
+
+
+def one_row(leaves):
+    """Gives leaves an axis of time, to broadcast against rows of times."""
+    return [leaf[None] for leaf in leaves]
 
 
 def rows_of(rows, indices):
     """Returns `rows[index]` for each of time-major `indices` with lanes."""
     if indices.shape.rank == 1:
         return tf.gather(rows, indices)
-    lane = tf.broadcast_to(tf.range(tf.shape(indices)[1]), tf.shape(indices))
-    return tf.gather_nd(rows, tf.stack([indices, lane], axis=-1))
+    return tf.gather_nd(rows, _lane_indices(indices))
 
 
-def set_row(rows, index, values):
-    """Returns `rows` with `rows[index] = values`, for each lane its own."""
-    if index.shape.rank == 0:
-        indices, values = tf.reshape(index, [1, 1]), values[None]
+def _set_rows(rows, indices, values):
+    """Returns `rows` with `rows[index] = value` for each of the indices."""
+    if indices.shape.rank == 1:
+        indices = indices[:, None]
     else:
-        indices = _lane_index(index)
+        indices = _lane_indices(indices)
     if not values.shape.num_elements():
         # TensorFlow refuses to scatter anything into what may be empty.
         count = tf.shape(values)[0] * tf.minimum(tf.size(values), 1)
@@ -163,5 +194,6 @@ def set_row(rows, index, values):
     return tf.tensor_scatter_nd_update(rows, indices, values)
 
 
-def _lane_index(index):
-    return tf.stack([index, tf.range(tf.shape(index)[0])], axis=-1)
+def _lane_indices(indices):
+    lane = tf.broadcast_to(tf.range(tf.shape(indices)[1]), tf.shape(indices))
+    return tf.stack([indices, lane], axis=-1)

@@ -119,12 +119,16 @@ def dense_weights(tableau, theta):
 
 
 def interpolate(y, increments, weights):
-    """Returns `y + sum_j weights_j * increments_j` for lanes of weights."""
+    """Returns `y + sum_j weights_j * increments_j` for lanes of weights.
+
+    Weights may be of many times, `y` and the increments having one row.
+    """
     sums = []
     for i, leaf in enumerate(y):
-        terms = [leaf]
-        for increment, weight in zip(increments, weights, strict=True):
-            if weight is not None:
-                terms.append(lanes.align(weight, leaf) * increment[i])
-        sums.append(tf.add_n(terms))
+        terms = [
+            lanes.align(weight, leaf) * increment[i]
+            for increment, weight in zip(increments, weights, strict=True)
+            if weight is not None
+        ]
+        sums.append(leaf + tf.add_n(terms))
     return sums
