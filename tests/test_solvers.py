@@ -125,6 +125,25 @@ def test_tightening_rtol_reduces_the_error(name):
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
+def test_a_tolerance_below_rounding_counts_as_that_of_rounding(name):
+    rounding = 4 * float(np.finfo(np.float32).eps)
+
+    def solve(rtol):
+        solver = make(name, rtol=rtol, atol=0.0)
+        state = tf.ones([3])
+        return keras_node.odeint(lambda t, y: -y, state, (0.0, 2.0), solver)
+
+    at_rounding, below, above = map(solve, (rounding, 1e-12, 1e-5))
+    np.testing.assert_array_equal(below.states, at_rounding.states)
+    taken = [
+        int(results.diagnostics.num_accepted_steps)
+        for results in (below, at_rounding, above)
+    ]
+    assert taken[0] == taken[1] > taken[2]
+    np.testing.assert_allclose(below.states[-1], np.exp(-2.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
 def test_more_times_cost_no_steps_and_are_as_accurate(name):
     solver = make(name, rtol=1e-5, atol=1e-5)
     sparse = solve_cycle(solver, (0.3, 2.7))

@@ -1,5 +1,6 @@
 """Step size control: the first step, and each next one from the last error."""
 
+import numpy as np
 import tensorflow as tf
 
 from keras_node.solvers import lanes, step
@@ -12,11 +13,17 @@ _NON_FINITE_FACTOR = 0.1
 _PREVIOUS = 0.1
 
 
+# The least relative tolerance, in units of the dtype's epsilon. Below it the
+# error estimates are rounding, which shorter steps only add to: in float32 the
+# step of a latent ODE at 1e-7 took two to three times the evaluations.
+_LEAST_EPSILONS = 4.0
+
+
 def error_scale(rtol, atol, y0, y1):
     """Returns the error that a step may make, element by element."""
     return [
         _as(a.dtype, atol)
-        + _as(a.dtype, rtol) * tf.maximum(tf.abs(a), tf.abs(b))
+        + _at_least_rounding(a.dtype, rtol) * tf.maximum(tf.abs(a), tf.abs(b))
         for a, b in zip(y0, y1, strict=True)
     ]
 
@@ -25,6 +32,13 @@ def _as(dtype, tolerance):
     # A cast takes Python's floats for float32.
     is_variable = isinstance(tolerance, tf.Variable)
     return tf.cast(tolerance, dtype) if is_variable else tolerance
+
+
+def _at_least_rounding(dtype, rtol):
+    floor = _LEAST_EPSILONS * float(np.finfo(dtype.as_numpy_dtype).eps)
+    if isinstance(rtol, tf.Variable):
+        return tf.maximum(_as(dtype, rtol), floor)
+    return max(rtol, floor)
 
 
 def error_ratio(tableau, increments, scale, norm):
