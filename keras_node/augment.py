@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_node.solvers.arguments import is_positive_integer
+from keras_node import saving
+from keras_node.arguments import is_positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -63,3 +64,7 @@ class Augment(keras.layers.Layer):
         config = super().get_config()
         config.update({"units": self.units})
         return config
+
+    @classmethod
+    def from_config(cls, config):
+        return saving.from_config(cls, config)

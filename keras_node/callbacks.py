@@ -7,7 +7,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from keras_node.solvers.arguments import is_positive, is_positive_integer
+from keras_node.arguments import is_positive, is_positive_integer
 from keras_node.tolerances import ToleranceDial
 
 _LARGEST_RTOL = 0.1

@@ -14,7 +14,7 @@ def as_static_times(times):
     """
     try:
         array = np.asarray(times, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         _raise_times(times)
     if array.ndim != 1:
         _raise_times(times)
@@ -50,7 +50,7 @@ def as_clock(times, solver, leaves, are_sorted=False):
         times = times if are_sorted else _assert_monotonic(times)
         times = tf.cast(times, tf.float64)
     else:
-        times = tf.constant(_checked(np.asarray(times)), tf.float64)
+        times = tf.constant(_checked(_as_array(times)), tf.float64)
         _check_shape(times.shape, times, solver, leaves)
     if times.shape.rank == 2:
         times = tf.transpose(times)
@@ -82,6 +82,14 @@ def _assert_monotonic(times):
     )
     with tf.control_dependencies([assertion]):
         return tf.identity(times)
+
+
+def _as_array(times):
+    try:
+        return np.asarray(times)
+    except (TypeError, ValueError):
+        # Rows of different lengths, or a symbolic tensor of Keras.
+        _raise_times(times)
 
 
 def _checked(times):

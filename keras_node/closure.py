@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_node.conversion import as_tensor
 from keras_node.solvers.state import solved_dtype
 
 
@@ -74,7 +75,9 @@ def check_derivative(derivative, state):
         ValueError: If it does not match the state.
     """
     _check_structure(derivative, state)
-    derivative = tf.nest.map_structure(tf.convert_to_tensor, derivative)
+    derivative = tf.nest.map_structure(
+        lambda slope: as_tensor(slope, "derivative"), derivative
+    )
     pairs = zip(
         tf.nest.flatten(derivative), tf.nest.flatten(state), strict=True
     )

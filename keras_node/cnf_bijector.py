@@ -226,7 +226,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
         y = events.flatten_batch(x, self.event_ndims)
         if condition is not None:
-            condition = events.flatten_condition(condition, batch)
+            condition = events.flatten_condition(condition, x, self.event_ndims)
         self._build_dynamics(y, condition)
         results = solve(
             self._ode_fn(y, condition, training),

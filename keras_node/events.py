@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from keras_node.solvers.arguments import is_positive_integer
+from keras_node.arguments import is_positive_integer
+from keras_node.conversion import as_tensor
 
 
 def check_event_ndims(event_ndims):
@@ -41,20 +42,36 @@ def flatten_batch(x, event_ndims):
     return tf.ensure_shape(flat, [size, *x.shape[rank:]])
 
 
-def flatten_condition(condition, batch):
-    """Broadcasts `(..., features)` to a batch shape, and flattens that."""
-    condition = tf.convert_to_tensor(condition)
-    if condition.shape.rank is None or not (
-        1 <= condition.shape.rank <= batch.shape[0] + 1
-    ):
+def flatten_condition(condition, x, event_ndims):
+    """Broadcasts `(..., features)` to the batch of `x`, and flattens that.
+
+    Raises:
+        TypeError: If the condition is no tensor of numbers.
+        ValueError: If it does not broadcast.
+    """
+    condition = as_tensor(condition, "condition")
+    rank = x.shape.rank - event_ndims
+    batch = x.shape[:rank]
+    if not _broadcasts(condition.shape, batch):
         raise ValueError(
-            "A `condition` must have the axes of the batch, or fewer, and then "
-            f"one of features. Received: condition of shape {condition.shape}, "
-            f"a batch of {batch.shape[0]} axes"
+            "A `condition` must have the axes of the batch, or fewer that "
+            "broadcast against them, and then one of features. "
+            f"Received: condition of shape {condition.shape}, a batch of shape "
+            f"{batch}"
         )
     features = tf.shape(condition)[-1:]
-    shape = tf.concat([batch, features], axis=0)
+    shape = tf.concat([tf.shape(x)[:rank], features], axis=0)
     flat = tf.reshape(
         tf.broadcast_to(condition, shape), tf.concat([[-1], features], axis=0)
     )
     return tf.ensure_shape(flat, [None, condition.shape[-1]])
+
+
+def _broadcasts(shape, batch):
+    if shape.rank is None or not 1 <= shape.rank <= batch.rank + 1:
+        return False
+    sizes = zip(reversed(shape[:-1]), reversed(batch), strict=False)
+    return all(
+        size == 1 or None in (size, expected) or size == expected
+        for size, expected in sizes
+    )

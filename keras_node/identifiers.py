@@ -62,9 +62,10 @@ def deserialize(config, registry, kind):
     """
     class_name = config.get("class_name")
     if "registered_name" in config or "module" in config:
-        return keras.saving.deserialize_keras_object(config)
+        with saving.reading(kind, config):
+            return keras.saving.deserialize_keras_object(config)
     classes = {cls.__name__: cls for cls in registry.values()} | registry
-    if class_name not in classes:
+    if not isinstance(class_name, str) or class_name not in classes:
         raise ValueError(
             f"`{kind}` as a dict must have a `class_name` among "
             f"{sorted(classes)}, and a `config`. Received: {kind}={config}"

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from keras_node import (
     adjoints,
     likelihoods,
+    observation_checks,
     observations,
     recognition,
     replicas,
@@ -20,12 +21,13 @@ from keras_node import (
     vector_field,
 )
 from keras_node import latent_parts as parts
+from keras_node.arguments import as_time, is_positive
+from keras_node.conversion import as_count
 from keras_node.latent_process import LatentProcess
 from keras_node.solvers.state import solved_dtype
 from keras_node.variational import (
     Terms,
     VariationalModel,
-    check_num_samples,
     data,
 )
 
@@ -153,14 +155,17 @@ class LatentODE(VariationalModel):
         self.observation_dim = int(observation_dim)
         self.latent_dim = int(latent_dim)
         self.encoder = recognition.get(encoder, policy)
-        self.dynamics = dynamics or parts.network(latent_dim, policy)
+        self.dynamics = parts.given(dynamics, latent_dim, policy)
         vector_field.check_callable(self.dynamics)
         self.likelihood = likelihoods.get(likelihood)
         num_outputs = self.likelihood.num_outputs(self.observation_dim)
-        self.decoder = decoder or parts.network(num_outputs, policy)
-        self.prior = prior or parts.standard_normal(latent_dim, dtype)
+        self.decoder = parts.given(decoder, num_outputs, policy)
+        parts.check_decoder(self.decoder)
+        if prior is None:
+            prior = parts.standard_normal(latent_dim, dtype)
+        self.prior = prior
         parts.check_prior(self.prior, latent_dim, dtype)
-        self.initial_time = float(initial_time)
+        self.initial_time = as_time(initial_time, "initial_time")
         self.solver = solvers.get(solver)
         self.adjoint = adjoints.get(adjoint)
         self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
@@ -242,6 +247,9 @@ class LatentODE(VariationalModel):
             samples. The features are those observed; for a point process,
             the intensity and then the marks.
         """
+        if num_samples is not None:
+            num_samples = as_count(num_samples, "num_samples")
+            _check_mass(credible_mass)
         inputs = data(values, times, mask)
         observed = self._observe(inputs)
         if target_times is None:
@@ -253,13 +261,11 @@ class LatentODE(VariationalModel):
             )
         if num_samples is None:
             return self.run(self._mean_reconstruction, observed, times)
-        check_num_samples(num_samples)
-        _check_mass(credible_mass)
         samples = self.run(
             self._sample_reconstructions,
             observed,
             times,
-            tf.convert_to_tensor(num_samples),
+            num_samples,
             self.seed(seed),
         )
         tail = 50.0 * (1.0 - credible_mass)
@@ -279,11 +285,10 @@ class LatentODE(VariationalModel):
             times: Floats in ascending order, `(T,)`.
             seed: Integer for the same samples again, or `None` (default).
         """
-        check_num_samples(num_samples)
         times = observations.query_times({"times": times})
         return self.run(
             self._generate,
-            tf.convert_to_tensor(num_samples),
+            as_count(num_samples, "num_samples"),
             times,
             self.seed(seed),
         )
@@ -308,9 +313,7 @@ class LatentODE(VariationalModel):
     def terms(self, inputs, num_samples, training=False, seed=None):
         """Returns the `Terms` of the bound for a batch of data."""
         observed = self._observe(inputs)
-        targets = observed
-        if "targets" in inputs:
-            targets = self._observe(inputs["targets"])
+        targets = self._targets(inputs, observed)
         posterior = self._process.posterior(observed, training)
         z0 = self._sample(posterior, num_samples, self.seed(seed))
         explained = self._process.explain(z0, targets, training)
@@ -331,9 +334,10 @@ class LatentODE(VariationalModel):
     def prepare(self, x):
         """Returns arrays as Keras can cut them; errors are told here."""
         if isinstance(x, dict):
-            self._observe(x)
-            if "values" in x.get("targets", ()):
-                self._observe(x["targets"])
+            observed = self._observe(x)
+            targets = x.get("targets")
+            if not isinstance(targets, dict) or "values" in targets:
+                self._targets(x, observed)
         return observations.with_batch_axes(x)
 
     def _observe(self, inputs):
@@ -344,6 +348,14 @@ class LatentODE(VariationalModel):
             self.prior.dtype,
             self.likelihood.window,
         )
+
+    def _targets(self, inputs, observed):
+        """Returns the `Observations` to explain: the targets, if there are."""
+        if inputs.get("targets") is None:
+            return observed
+        targets = self._observe(inputs["targets"])
+        observation_checks.check_targets(targets.values, observed.values)
+        return targets
 
     def _mean_reconstruction(self, observed, times):
         z0 = self._process.posterior(observed).mean()
@@ -402,7 +414,7 @@ class LatentODE(VariationalModel):
 
 
 def _check_mass(credible_mass):
-    if not 0 < credible_mass < 1:
+    if not is_positive(credible_mass) or not credible_mass < 1:
         raise ValueError(
             "`credible_mass` must be a float between 0 and 1, the share of "
             f"trajectories in the band. Received: {credible_mass=}"

@@ -6,11 +6,25 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.solvers.arguments import is_positive_integer
+from keras_node.arguments import is_integer, is_positive_integer
 
 
-def network(units, dtype):
-    """Returns the default of dynamics and decoder, one hidden layer.
+def given(layer, units, dtype):
+    """Returns a user's dynamics or decoder, or a default for `None`."""
+    return _network(units, dtype) if layer is None else layer
+
+
+def check_decoder(decoder):
+    """Raises `TypeError` unless it is a Keras layer."""
+    if not isinstance(decoder, keras.layers.Layer):
+        raise TypeError(
+            "`decoder` must be a Keras layer of (batch, latent_dim). "
+            f"Received: decoder={decoder!r}"
+        )
+
+
+def _network(units, dtype):
+    """Returns a network with one hidden layer.
 
     Raises:
         ValueError: If the likelihood does not tell the number of outputs.
@@ -57,7 +71,7 @@ def call(layer, inputs, **options):
 
 def check_dims(observation_dim, latent_dim):
     """Raises `ValueError` unless both are sizes."""
-    is_size = is_positive_integer(observation_dim) or observation_dim == 0
+    is_size = is_integer(observation_dim) and observation_dim >= 0
     if not is_size or not is_positive_integer(latent_dim):
         raise ValueError(
             "`observation_dim` must be an integer, at least 0, and "

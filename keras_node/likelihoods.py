@@ -1,12 +1,11 @@
 """Likelihoods `p(x | z)` of observations, given the decoder's outputs."""
 
-import numbers
-
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import identifiers, saving
+from keras_node.arguments import is_finite, is_positive
 
 
 class Likelihood(keras.layers.Layer):
@@ -47,6 +46,10 @@ class Likelihood(keras.layers.Layer):
         log_prob = self.distribution(outputs).log_prob(values)
         return _masked_sum(log_prob, mask, [-2, -1])
 
+    @classmethod
+    def from_config(cls, config):
+        return saving.from_config(cls, config)
+
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class NormalLikelihood(Likelihood):
@@ -70,13 +73,12 @@ class NormalLikelihood(Likelihood):
 
     def __init__(self, scale=None, **kwargs):
         super().__init__(**kwargs)
-        is_positive = isinstance(scale, numbers.Real) and 0 < scale < 1e30
-        if scale is not None and not is_positive:
+        if scale is not None and not is_positive(scale):
             raise ValueError(
                 "`scale` must be a positive float, or None to learn it. "
                 f"Received: scale={scale!r}"
             )
-        self.scale = scale
+        self.scale = None if scale is None else float(scale)
 
     def build(self, input_shape):
         if self.scale is None:
@@ -131,6 +133,12 @@ class CustomLikelihood(Likelihood):
 
     def __init__(self, make_distribution, **kwargs):
         super().__init__(**kwargs)
+        if not callable(make_distribution):
+            raise TypeError(
+                "`make_distribution` must be a function of the decoder's "
+                "outputs. "
+                f"Received: make_distribution={make_distribution!r}"
+            )
         self.make_distribution = make_distribution
 
     def num_outputs(self, observation_dim):
@@ -217,13 +225,7 @@ class PoissonProcessLikelihood(Likelihood):
 
     def __init__(self, window, marks=None, **kwargs):
         super().__init__(**kwargs)
-        start, end = window
-        if not start < end:
-            raise ValueError(
-                "`window` must be two floats, the first being less than the "
-                f"second. Received: window={window}"
-            )
-        self.window = (float(start), float(end))
+        self.window = _as_window(window)
         self.marks = None if marks is None else get(marks)
 
     def build(self, input_shape):
@@ -275,6 +277,17 @@ class PoissonProcessLikelihood(Likelihood):
     def get_config(self):
         marks = None if self.marks is None else serialize(self.marks)
         return {**super().get_config(), "window": self.window, "marks": marks}
+
+
+def _as_window(window):
+    is_pair = isinstance(window, (tuple, list)) and len(window) == 2
+    is_pair = is_pair and all(is_finite(time) for time in window)
+    if not is_pair or not window[0] < window[1]:
+        raise ValueError(
+            "`window` must be two floats, the first being less than the "
+            f"second. Received: window={window!r}"
+        )
+    return (float(window[0]), float(window[1]))
 
 
 def _masked_sum(log_prob, mask, axis):

@@ -10,6 +10,7 @@ import random
 import tensorflow as tf
 
 from keras_node import closure, replicas
+from keras_node.arguments import as_int32
 
 DISTRIBUTIONS = ("rademacher", "gaussian")
 _MAX_SEED = 2**31 - 1
@@ -17,8 +18,15 @@ _INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 
 
 def as_seed(seed):
-    """Returns an integer; one that `set_random_seed` decides for `None`."""
-    return random.randint(0, _MAX_SEED) if seed is None else seed
+    """Returns an integer; one that `set_random_seed` decides for `None`.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If it is above 2**31 - 1, or below its opposite.
+    """
+    if seed is None:
+        return random.randint(0, _MAX_SEED)
+    return as_int32(seed, "seed")
 
 
 def key_of(ode_fn, t_shape, y):

@@ -11,6 +11,8 @@ from keras_node import (
     tfp_variables,
     unsupervised,
 )
+from keras_node.arguments import as_int32, is_integer
+from keras_node.conversion import as_floats
 from keras_node.routing import call_options, needs_condition
 from keras_node.seeds import Seeds
 
@@ -93,15 +95,17 @@ class NormalizingFlow(keras.Model):
             self.condition_shape = tuple(input_shape["condition"])
         self.built = True
 
-    def fit(self, *args, **kwargs):
+    def fit(self, x=None, *args, **kwargs):
         """Does what `keras.Model.fit` does, for `x` without targets."""
+        unsupervised.check_data(x)
         unsupervised.refuse_weights(kwargs)
-        return super().fit(*args, **kwargs)
+        return super().fit(x, *args, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, x=None, *args, **kwargs):
         """Does what `keras.Model.evaluate` does, for `x` without targets."""
+        unsupervised.check_data(x)
         unsupervised.refuse_weights(kwargs)
-        return super().evaluate(*args, **kwargs)
+        return super().evaluate(x, *args, **kwargs)
 
     def call(self, inputs, training=None):
         if training and self._target_log_prob is not None:
@@ -154,8 +158,12 @@ class NormalizingFlow(keras.Model):
             sample_shape: Integer or tuple of them. Default `()`, one sample.
             condition: Float tensor `(..., features)` that broadcasts against
                 the samples, if the density has one.
-            seed: Integer, as in tfp; `None` (default) for new samples.
+            seed: Integer for the same samples again; `None` (default) for
+                new ones.
         """
+        _check_sample_shape(sample_shape)
+        if seed is not None and not tf.is_tensor(seed):
+            seed = as_int32(seed, "seed")
         options = self._options(condition, False)
         return self.distribution.sample(
             sample_shape, seed=seed, bijector_kwargs=options
@@ -250,13 +258,15 @@ class NormalizingFlow(keras.Model):
 
     def _options(self, condition, training):
         if condition is not None:
-            condition = tf.cast(condition, self.distribution.dtype)
+            condition = as_floats(
+                condition, "condition", self.distribution.dtype
+            )
         return call_options(self.bijector, condition, training)
 
     def _log_prob(self, x, condition, training):
         # tfp would return what it remembers of a tensor, also of one whose
         # sample was drawn before a step of training.
-        x = tf.identity(tf.cast(x, self.distribution.dtype))
+        x = tf.identity(as_floats(x, "x", self.distribution.dtype))
         options = self._options(condition, training)
         return self.distribution.log_prob(x, bijector_kwargs=options)
 
@@ -301,8 +311,18 @@ class NormalizingFlow(keras.Model):
             for name in ("bijector", "base_distribution")
             if name in config
         }
-        return saving.from_config(
-            cls, {**config, **tfp_config.deserialize(parts)}
+        with saving.reading(cls.__name__, parts):
+            parts = tfp_config.deserialize(parts)
+        return saving.from_config(cls, {**config, **parts})
+
+
+def _check_sample_shape(sample_shape):
+    sizes = tf.nest.flatten(sample_shape)
+    are_sizes = all(is_integer(size) and size >= 0 for size in sizes)
+    if not are_sizes and not any(tf.is_tensor(size) for size in sizes):
+        raise ValueError(
+            "`sample_shape` must be an integer, at least 0, or a tuple of "
+            f"them. Received: sample_shape={sample_shape!r}"
         )
 
 

@@ -51,6 +51,15 @@ def check_shapes(values, times, mask):
         )
 
 
+def check_targets(targets, values):
+    """Raises `ValueError` unless there are targets for each sample."""
+    if not targets.shape[:1].is_compatible_with(values.shape[:1]):
+        raise ValueError(
+            "`targets` must have as many samples as `values`. Received: "
+            f"targets of shape {targets.shape}, values of shape {values.shape}"
+        )
+
+
 def check_sorted(times, filled):
     """Checks filled times: at once, or by an operation, which it returns.
 

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_node import observation_checks
+from keras_node.conversion import as_floats, as_tensor
 
 _KEYS = ("values", "times", "mask", "targets")
 # Times of the whole batch, with a batch axis for Keras to cut batches.
@@ -74,7 +75,8 @@ def observations_of(inputs, observation_dim, initial_time, dtype, window=None):
     times, is_shared = _times_in(inputs)
     values = _values_of(inputs, times, observation_dim, dtype)
     mask = inputs.get("mask")
-    mask = None if mask is None else tf.convert_to_tensor(mask)
+    if mask is not None:
+        mask = as_tensor(mask, "mask", "booleans, or what makes a tensor of it")
     observation_checks.check_shapes(values, times, mask)
     mask, observed = _masks_of(mask, values)
     # A time that all share is needed if anyone's value is observed then.
@@ -104,6 +106,14 @@ def query_times(inputs, batch_size=None):
             sorted.
     """
     times, is_shared = _times_in(inputs)
+    if times.shape[-1] == 0 or not (
+        is_shared or times.shape[:1].is_compatible_with([batch_size])
+    ):
+        raise ValueError(
+            "The times to predict at must be of shape (T,), or of shape "
+            "(batch, T) with a row for each sample, and at least one. "
+            f"Received: times of shape {times.shape}"
+        )
     if not is_shared and batch_size is not None:
         times = tf.ensure_shape(times, [batch_size, None])
     times = tf.cast(times, tf.float64)
@@ -210,7 +220,7 @@ def _times_in(inputs):
 
 
 def _as_times(times):
-    times = tf.convert_to_tensor(times)
+    times = as_tensor(times, "times")
     if not times.dtype.is_floating:
         times = tf.cast(times, tf.float64)
     if times.shape.rank not in (1, 2):
@@ -239,7 +249,7 @@ def _values_of(inputs, times, observation_dim, dtype):
                 f"number of samples. Received: times of shape {times.shape}"
             )
         return tf.zeros(tf.concat([shape, [0]], axis=0), dtype)
-    values = tf.cast(tf.convert_to_tensor(values), dtype)
+    values = as_floats(values, "values", dtype)
     if values.shape.rank != 3 or values.shape[-1] not in (
         None,
         observation_dim,

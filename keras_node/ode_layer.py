@@ -1,5 +1,7 @@
 """A layer whose depth is continuous."""
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,6 +16,8 @@ from keras_node import (
     vector_field,
 )
 from keras_node import regularizers as regularization
+from keras_node.arguments import as_boolean
+from keras_node.conversion import as_floats
 from keras_node.odeint import solve
 from keras_node.regularizers import Penalties
 
@@ -33,7 +37,8 @@ class ODELayer(keras.layers.Layer):
     The numbers of function evaluations of the forward and the backward pass
     (NFE) are metrics, `<layer name>_nfe` and `<layer name>_nfe_backward`:
     `fit` shows them and `history` keeps them. With a clock for each sample
-    they are means over the batch.
+    the forward one is a mean over the batch; the backward pass goes through
+    the steps of all samples at once, as often as the slowest needs it.
 
     Args:
         dynamics: The vector field `f`: a Keras layer or model of `y`; one of
@@ -71,7 +76,8 @@ class ODELayer(keras.layers.Layer):
         ValueError: If an argument is out of its range; when the layer is
             built, if the derivative does not match the state, or if the
             dynamics hold BatchNormalization, Dropout or the like.
-        TypeError: If `dynamics` is not callable.
+        TypeError: If `dynamics` is not callable, or the input holds something
+            else than numbers.
         tf.errors.InvalidArgumentError: If a solve fails and the solver has
             `on_failure="raise"`.
 
@@ -107,7 +113,7 @@ class ODELayer(keras.layers.Layer):
         self.times = clock.as_static_times(times)
         self.solver = solvers.get(solver)
         self.adjoint = adjoints.get(adjoint)
-        self.return_sequences = bool(return_sequences)
+        self.return_sequences = as_boolean(return_sequences, "return_sequences")
         self.supports_masking = True
         self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
         self._nfe = keras.metrics.Mean(f"{self.name}_nfe")
@@ -115,12 +121,13 @@ class ODELayer(keras.layers.Layer):
         self._penalties = Penalties(regularizers, self.name)
         self._penalty_metrics = self._penalties.metrics
 
-    def build(self, inputs_shape, times_shape=None):
+    def build(self, inputs_shape=None, times_shape=None):
         t_shape = clock.t_shape(self.solver, times_shape)
         state = keras.tree.map_shape_structure(
-            lambda shape: keras.KerasTensor(shape, self.compute_dtype),
+            functools.partial(_symbolic, dtype=self.compute_dtype),
             inputs_shape,
         )
+        _check_leaves(state)
         vector_field.refuse_stateful_layers(self.dynamics)
         if isinstance(self.dynamics, keras.layers.Layer):
             t = keras.KerasTensor(t_shape, self.compute_dtype)
@@ -134,8 +141,9 @@ class ODELayer(keras.layers.Layer):
         )
 
     def call(self, inputs, times=None, training=None, mask=None):
+        _check_leaves(inputs)
         state = tf.nest.map_structure(
-            lambda leaf: tf.cast(leaf, self.compute_dtype), inputs
+            lambda leaf: as_floats(leaf, "inputs", self.compute_dtype), inputs
         )
         ode_fn = vector_field.as_ode_fn(self.dynamics, training)
         t_shape = clock.t_shape(self.solver, np.shape(times))
@@ -205,6 +213,20 @@ class ODELayer(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return saving.from_config(cls, config, dynamics=saving.deserialize)
+
+
+def _symbolic(shape, dtype):
+    # Keras has no shape of what is no tensor.
+    return None if shape is None else keras.KerasTensor(shape, dtype)
+
+
+def _check_leaves(inputs):
+    leaves = tf.nest.flatten(inputs)
+    if not leaves or any(leaf is None for leaf in leaves):
+        raise ValueError(
+            "`inputs` must be a float tensor with a batch axis, or a nested "
+            f"structure of them. Received: inputs={inputs!r}"
+        )
 
 
 def _as_spec(leaf):

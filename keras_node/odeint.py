@@ -6,6 +6,7 @@ import tensorflow_probability as tfp
 
 from keras_node import adjoints, clock, closure, solvers
 from keras_node.adjoints.adjoint import Problem
+from keras_node.conversion import as_tensor
 from keras_node.solvers import failure
 from keras_node.solvers.state import flat_ode_fn, widen
 from keras_node.vector_field import as_ode_fn
@@ -98,8 +99,15 @@ def solve(
     ode_fn = as_ode_fn(dynamics)
     initial_state = tf.nest.map_structure(_as_float_tensor, initial_state)
     leaves = tf.nest.flatten(initial_state)
+    if not leaves:
+        raise ValueError(
+            "`initial_state` must hold at least one tensor. "
+            f"Received: initial_state={initial_state!r}"
+        )
     times_vary = tf.is_tensor(times) or isinstance(times, tf.Variable)
     times = clock.as_clock(times, solver, leaves, times_are_data)
+    if times_are_data:
+        times = tf.stop_gradient(times)
     captures = closure.trace(ode_fn, times.shape[1:], initial_state)
     result = adjoint.solve(
         Problem(
@@ -128,11 +136,14 @@ def solve(
 
 
 def _as_float_tensor(value):
-    tensor = tf.convert_to_tensor(value)
+    expected = (
+        "a float tensor or a nested structure of them; write 1.0 instead of "
+        "1, or cast it"
+    )
+    tensor = as_tensor(value, "initial_state", expected)
     if not tensor.dtype.is_floating:
         raise TypeError(
-            "`initial_state` must be a float tensor or a nested structure of "
-            "them; write 1.0 instead of 1, or cast it. "
+            f"`initial_state` must be {expected}. "
             f"Received: initial_state of dtype {tensor.dtype.name}"
         )
     if tensor.shape.rank is None:

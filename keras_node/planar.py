@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_node.solvers.arguments import is_positive_integer
+from keras_node import saving
+from keras_node.arguments import as_boolean, is_positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -49,7 +50,7 @@ class PlanarDynamics(keras.layers.Layer):
         _check_positive("units", units)
         _check_positive("hidden_units", hidden_units)
         self.units = units
-        self.hypernetwork = bool(hypernetwork)
+        self.hypernetwork = as_boolean(hypernetwork, "hypernetwork")
         self.hidden_units = hidden_units
 
     def build(self, t_shape, y_shape):
@@ -108,6 +109,10 @@ class PlanarDynamics(keras.layers.Layer):
             }
         )
         return config
+
+    @classmethod
+    def from_config(cls, config):
+        return saving.from_config(cls, config)
 
 
 def _check_positive(name, value):

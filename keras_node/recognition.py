@@ -3,6 +3,7 @@
 import keras
 
 from keras_node import adjoints, identifiers, saving, solvers, vector_field
+from keras_node.arguments import is_positive_integer
 from keras_node.odeint import solve
 
 
@@ -31,7 +32,13 @@ class ODERNNCell(keras.layers.Layer):
         super().__init__(**kwargs)
         self.units = units
         self.state_size = units
-        self.dynamics = dynamics or _default_dynamics(units, self.dtype_policy)
+        if not is_positive_integer(units):
+            raise ValueError(
+                f"`units` must be a positive integer. Received: units={units!r}"
+            )
+        if dynamics is None:
+            dynamics = _default_dynamics(units, self.dtype_policy)
+        self.dynamics = dynamics
         vector_field.check_callable(self.dynamics)
         self.solver = solvers.get(solver)
         self.cell = keras.layers.GRUCell(units, dtype=self.dtype_policy)

@@ -1,11 +1,10 @@
 """Penalties on dynamics that are hard to solve, integrated along the way."""
 
-import numbers
-
 import keras
 import tensorflow as tf
 
 from keras_node import identifiers, noise
+from keras_node.arguments import is_nonnegative
 from keras_node.linearization import Linearization
 from keras_node.solvers.state import solved_dtype
 
@@ -29,11 +28,11 @@ class Regularizer(identifiers.Configurable):
     needs_probes = False
 
     def __init__(self, weight=0.01):
-        if not isinstance(weight, numbers.Real) or not weight >= 0:
+        if not is_nonnegative(weight):
             raise ValueError(
                 f"`weight` must be a float, at least 0. Received: {weight=}"
             )
-        self.weight = weight
+        self.weight = float(weight)
 
     def rate(self, linearization):
         """Returns `g` of each sample, `(batch,)`.

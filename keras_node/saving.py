@@ -1,6 +1,7 @@
 """Configs: what is in them, and the version of the package that wrote them."""
 
-import inspect
+import contextlib
+import reprlib
 
 import keras
 
@@ -30,16 +31,43 @@ def from_config(cls, config, **readers):
             object cannot be made of its config.
     """
     config = read_version(cls, config)
+    readers = {"dtype": _dtype_policy, **readers}
     for name in readers.keys() & config.keys():
-        config[name] = _read(name, readers[name], config[name])
+        with reading(name, config[name]):
+            config[name] = readers[name](config[name])
+    with reading(cls.__name__, config):
+        return cls(**config)
+
+
+@contextlib.contextmanager
+def reading(name, config):
+    """Tells one error of whatever is raised while a config is read.
+
+    Keras, tfp and Python stumble over a broken one in many ways, some of them
+    an `AttributeError` deep within. What says what it received passes.
+
+    Args:
+        name: String for messages, what is made of the config.
+        config: What to show of it.
+    """
     try:
-        inspect.signature(cls.__init__).bind(None, **config)
-    except TypeError as error:
-        raise TypeError(
-            f"The config of `{cls.__name__}` must hold its arguments, but: "
-            f"{error}. Received: config with keys {sorted(config, key=str)}"
+        yield
+    except Exception as error:
+        if "Received: " in str(error):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"The config of `{name}` must be one that `get_config` made, but "
+            f"there is a {type(error).__name__}: {error}. "
+            f"Received: config={reprlib.repr(config)}"
         ) from error
-    return cls(**config)
+
+
+def _dtype_policy(config):
+    policy = keras.dtype_policies.get(config)
+    if not isinstance(policy, keras.DTypePolicy):
+        raise ValueError("it makes no policy")
+    return config  # Keras itself makes a policy of it.
 
 
 def read_version(cls, config):
@@ -72,17 +100,6 @@ def _major(version):
             f"`{_VERSION}` in a config must be a version such as "
             f'"{__version__}". Received: {_VERSION}={version!r}'
         ) from None
-
-
-def _read(name, reader, config):
-    try:
-        return reader(config)
-    except (AttributeError, IndexError, KeyError) as error:
-        # What Keras does with a config that is not one.
-        raise ValueError(
-            f"The config of `{name}` must be one that Keras made. "
-            f"Received: {name}={config!r}"
-        ) from error
 
 
 def serialize_dynamics(dynamics, name="dynamics"):

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_node import identifiers, noise
-from keras_node.solvers.arguments import is_positive_integer
+from keras_node.arguments import check_among, is_positive_integer
 
 
 class TraceEstimator(identifiers.Configurable):
@@ -88,14 +88,10 @@ class Hutchinson(TraceEstimator):
         if not is_positive_integer(num_probes):
             raise ValueError(
                 "`num_probes` must be a positive integer. "
-                f"Received: num_probes={num_probes}"
+                f"Received: num_probes={num_probes!r}"
             )
-        if distribution not in noise.DISTRIBUTIONS:
-            raise ValueError(
-                f"`distribution` must be one of {noise.DISTRIBUTIONS}. "
-                f"Received: distribution={distribution!r}"
-            )
-        self.num_probes = num_probes
+        check_among(distribution, "distribution", noise.DISTRIBUTIONS)
+        self.num_probes = int(num_probes)
         self.distribution = distribution
         self.seed = noise.as_seed(seed)
 

@@ -1,6 +1,29 @@
 """What models have in common whose data have no targets and own loss."""
 
 import keras
+import numpy as np
+import tensorflow as tf
+
+
+def check_data(x):
+    """Raises `ValueError` for data that Keras would stumble over."""
+    arrays = (np.ndarray, np.generic, tf.Tensor, tf.Variable)
+    if x is not None and not isinstance(x, (tuple, list, dict, *arrays)):
+        return  # A dataset, or something that Keras refuses by itself.
+    leaves = [leaf for leaf in tf.nest.flatten(x) if leaf is not None]
+    if not leaves or not all(
+        _is_batch(leaf) for leaf in leaves if isinstance(leaf, arrays)
+    ):
+        raise ValueError(
+            "The data must be arrays of numbers, with a batch axis, or a "
+            f"dataset of batches. Received: x={x!r}"
+        )
+
+
+def _is_batch(array):
+    dtype = tf.as_dtype(array.dtype)
+    is_number = dtype.is_floating or dtype.is_integer or dtype.is_bool
+    return is_number and len(array.shape) > 0
 
 
 def refuse_weights(arguments):

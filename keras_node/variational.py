@@ -1,6 +1,5 @@
 """Training on a lower bound of the likelihood, as a Keras model."""
 
-import numbers
 import typing
 
 import keras
@@ -8,8 +7,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import nfe, unsupervised
+from keras_node.arguments import (
+    as_int32,
+    is_nonnegative,
+    is_positive_integer,
+)
+from keras_node.conversion import as_count
 from keras_node.seeds import Seeds
-from keras_node.solvers.arguments import is_positive_integer
 
 
 class Terms(typing.NamedTuple):
@@ -137,7 +141,11 @@ class VariationalModel(keras.Model):
             ValueError: If an argument is out of its range.
         """
         unsupervised.check_compile(kwargs)
-        check_num_samples(num_samples)
+        if not is_positive_integer(num_samples):
+            raise ValueError(
+                "`num_samples` must be a positive integer. "
+                f"Received: num_samples={num_samples!r}"
+            )
         _check_kl_weight(kl_weight)
         super().compile(optimizer=optimizer, **kwargs)
         self._num_samples = int(num_samples)
@@ -167,6 +175,7 @@ class VariationalModel(keras.Model):
 
     def fit(self, x=None, *args, **kwargs):
         """Does what `keras.Model.fit` does, for data without targets."""
+        unsupervised.check_data(x)
         unsupervised.refuse_weights(kwargs)
         if kwargs.get("validation_data") is not None:
             validation_data = unsupervised.inputs_of(kwargs["validation_data"])
@@ -175,6 +184,7 @@ class VariationalModel(keras.Model):
 
     def evaluate(self, x=None, *args, **kwargs):
         """Does what `keras.Model.evaluate` does, for data without targets."""
+        unsupervised.check_data(x)
         unsupervised.refuse_weights(kwargs)
         return super().evaluate(self.prepare(x), *args, **kwargs)
 
@@ -208,7 +218,7 @@ class VariationalModel(keras.Model):
         return self.get_metrics_result()
 
     def _sample_terms(self, num_samples, seed, values, times, mask, targets):
-        check_num_samples(num_samples)
+        num_samples = as_count(num_samples, "num_samples")
         inputs = data(values, times, mask, targets)
         if tf.executing_eagerly():
             self.prepare(inputs)  # For its errors.
@@ -216,7 +226,7 @@ class VariationalModel(keras.Model):
         return self.run(
             self.terms,
             inputs,
-            tf.convert_to_tensor(num_samples),
+            num_samples,
             False,
             self.seed(seed),
         )
@@ -240,7 +250,7 @@ class VariationalModel(keras.Model):
         if tf.is_tensor(seed):
             return seed
         if seed is not None:
-            return tf.constant([seed, 0], tf.int32)
+            return tf.constant([as_int32(seed, "seed"), 0])
         return tf.cast(self._seeds.next(), tf.int32)
 
     def _measure(self, inputs, kl_weight, training):
@@ -267,18 +277,8 @@ def data(values, times, mask, targets=None):
     return {k: v for k, v in inputs.items() if v is not None}
 
 
-def check_num_samples(num_samples):
-    """Raises `ValueError` unless it is a positive integer, or a tensor."""
-    if not tf.is_tensor(num_samples) and not is_positive_integer(num_samples):
-        raise ValueError(
-            "`num_samples` must be a positive integer. "
-            f"Received: num_samples={num_samples!r}"
-        )
-
-
 def _check_kl_weight(kl_weight):
-    is_weight = isinstance(kl_weight, numbers.Real) and kl_weight >= 0
-    if not is_weight and not callable(kl_weight):
+    if not is_nonnegative(kl_weight) and not callable(kl_weight):
         raise ValueError(
             "`kl_weight` must be a float, at least 0, or a callable of the "
             f"step. Received: kl_weight={kl_weight!r}"

@@ -86,6 +86,8 @@ def _check_condition(dynamics, condition):
 
 def takes_condition(dynamics):
     """Whether dynamics take a `condition`."""
+    if not callable(dynamics):
+        return False
     if isinstance(dynamics, keras.layers.Layer):
         is_conditional = num_functional_inputs(dynamics) == 3
         # Some layers take any keyword, and pass it on to none that does.

@@ -46,7 +46,9 @@ OWN_SOLVERS = (
 ADAPTIVE = OWN_SOLVERS[4:]
 ADJOINTS = ("auto", "checkpoint", "backsolve", "direct")
 # Keras itself names arguments and data that it does not know.
-_OF_KERAS = re.compile("Unrecognized (keyword arguments|data type)")
+_OF_KERAS = re.compile(
+    "Unrecognized (keyword arguments|data type)|Only input tensors may be "
+)
 _OF_THE_HOUSE = re.compile("Received: .")
 
 

@@ -22,9 +22,6 @@ from strategies import INF, NAN, examples
 import keras_node
 from keras_node import adjoints, likelihoods, regularizers, solvers, trace
 
-# Thousands of generated cases take minutes.
-pytestmark = pytest.mark.slow
-
 watchdog = pytest.fixture(scope="module", autouse=True)(strategies.watchdog)
 
 

@@ -19,9 +19,6 @@ from strategies import (
 import keras_node
 from keras_node import adjoints, likelihoods, regularizers, solvers, trace
 
-# Thousands of generated cases take minutes.
-pytestmark = pytest.mark.slow
-
 watchdog = pytest.fixture(scope="module", autouse=True)(strategies.watchdog)
 ONES = tf.ones((2, 2))
 

@@ -15,8 +15,8 @@ from keras_node.adjoints.adjoint import (
     zeros_like_sources,
 )
 from keras_node.adjoints.requirements import require_own_solver
+from keras_node.arguments import is_positive_integer
 from keras_node.solvers import dense_output, lanes, step
-from keras_node.solvers.arguments import is_positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -48,7 +48,7 @@ class CheckpointAdjoint(Adjoint):
         if not is_positive_integer(max_checkpoints) or max_checkpoints < 2:
             raise ValueError(
                 "`max_checkpoints` must be an integer, at least 2. "
-                f"Received: max_checkpoints={max_checkpoints}"
+                f"Received: max_checkpoints={max_checkpoints!r}"
             )
         self.max_checkpoints = int(max_checkpoints)
 

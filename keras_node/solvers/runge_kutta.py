@@ -4,10 +4,10 @@ import functools
 
 import tensorflow as tf
 
+from keras_node.arguments import is_positive
 from keras_node.solvers import lanes, solution
 from keras_node.solvers import step_size as step_size_control
 from keras_node.solvers.adaptive import AdaptiveLoop
-from keras_node.solvers.arguments import is_positive
 from keras_node.solvers.replay import replay
 from keras_node.solvers.solver import Solver
 from keras_node.solvers.steps import FixedSteps
@@ -45,7 +45,7 @@ class ExplicitRungeKutta(Solver):
         if step_size is not None and not is_positive(step_size):
             raise ValueError(
                 "`step_size` must be a positive float in the units of time, or "
-                f"`None` to adapt it. Received: step_size={step_size}"
+                f"`None` to adapt it. Received: step_size={step_size!r}"
             )
         self.step_size = step_size
 
@@ -104,22 +104,20 @@ class ExplicitRungeKutta(Solver):
     def _integrate_fixed(self, ode_fn, times, y, recorder):
         steps = self.fixed_steps(times)
         states, record = replay(self, ode_fn, times, steps, y, recorder)
-        diagnostics = self.fixed_diagnostics(times, steps, states)
+        is_finite = tf.math.is_finite(lanes.rms(states, times.shape.rank))
         return solution.Solution(
-            states=states,
-            diagnostics=diagnostics,
+            states=solution.nan_unless(is_finite, states),
+            diagnostics=self._fixed_diagnostics(times, steps, is_finite[-1]),
             internal=solution.InternalState(times[-1], times[-1] - times[-2]),
             steps=steps,
             record=record,
         )
 
-    def fixed_diagnostics(self, times, steps, states):
-        """Returns the `Diagnostics` of fixed steps that led to `states`."""
+    def _fixed_diagnostics(self, times, steps, is_finite):
+        """Returns the `Diagnostics` of fixed steps, whose end is finite."""
         ones = tf.ones_like(times[0], tf.int32)
         num_steps = tf.minimum(steps.num_steps, self.max_num_steps)
         num_evaluations = num_steps * self.evaluations_per_step()
-        end = [leaf[-1] for leaf in states]
-        is_finite = tf.math.is_finite(lanes.rms(end, times.shape.rank - 1))
         status = tf.where(is_finite, solution.SUCCESS, solution.NON_FINITE)
         status = tf.where(
             steps.num_steps > self.max_num_steps,

@@ -4,8 +4,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import saving
+from keras_node.arguments import (
+    as_boolean,
+    check_common,
+    check_step_size_factors,
+)
 from keras_node.solvers import failure, solution
-from keras_node.solvers.arguments import check_common, check_step_sizes
 from keras_node.solvers.state import as_float64, flat_ode_fn, widen
 from keras_node.solvers.trajectory import TrajectoryRecorder
 
@@ -34,7 +38,7 @@ class Solver(tfp.math.ode.Solver):
             from one step to the next. Default 0.2.
         max_step_size_factor: Float above 1, most change. Default 10.
         max_num_steps: Positive integer, the most steps to try in a solve,
-            accepted and rejected. Default 4096.
+            accepted and rejected, at most ten million. Default 4096.
         per_sample_steps: Boolean. If `True`, every sample (entry of the first
             axis of the state) has its own time, step size, error, status and
             counts, and its result does not depend on the others; the dynamics
@@ -49,6 +53,7 @@ class Solver(tfp.math.ode.Solver):
 
     Raises:
         ValueError: If an argument is out of its range.
+        TypeError: If `per_sample_steps` is no boolean.
     """
 
     def __init__(
@@ -71,21 +76,18 @@ class Solver(tfp.math.ode.Solver):
             validate_args=validate_args,
             name=name or type(self).__name__.lower(),
         )
-        check_common(rtol, atol, max_num_steps, on_failure)
-        check_step_sizes(
-            first_step_size,
-            safety_factor,
-            min_step_size_factor,
-            max_step_size_factor,
+        check_common(rtol, atol, first_step_size, max_num_steps, on_failure)
+        check_step_size_factors(
+            safety_factor, min_step_size_factor, max_step_size_factor
         )
-        self.rtol = rtol
-        self.atol = atol
+        self.rtol = float(rtol)
+        self.atol = float(atol)
         self.first_step_size = first_step_size
         self.safety_factor = safety_factor
         self.min_step_size_factor = min_step_size_factor
         self.max_step_size_factor = max_step_size_factor
         self.max_num_steps = int(max_num_steps)
-        self.per_sample_steps = bool(per_sample_steps)
+        self.per_sample_steps = as_boolean(per_sample_steps, "per_sample_steps")
         self.on_failure = on_failure
 
     def integrate(

@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_node.arguments import check_common
 from keras_node.identifiers import Configurable
 from keras_node.solvers import lanes, solution
-from keras_node.solvers.arguments import check_common
 
 _UNKNOWN = -1
 _ARGUMENTS = ("rtol", "atol", "first_step_size", "max_num_steps", "on_failure")
@@ -24,7 +24,8 @@ class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
     Args:
         rtol: Positive float, relative tolerance. Default 1e-3.
         atol: Positive float, absolute tolerance. Default 1e-6.
-        first_step_size: Positive float in the units of time. Default 1e-3.
+        first_step_size: Positive float in the units of time, or `None` for
+            the default, 1e-3.
         max_num_steps: Positive integer, most steps to try. Default 4096.
         on_failure: `"raise"` (default) or `"nan"`, as in `Solver`.
         **kwargs: Other arguments of `tfp.math.ode.DormandPrince`.
@@ -36,12 +37,14 @@ class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
         self,
         rtol=1e-3,
         atol=1e-6,
-        first_step_size=1e-3,
+        first_step_size=None,
         max_num_steps=4096,
         on_failure="raise",
         **kwargs,
     ):
-        check_common(rtol, atol, max_num_steps, on_failure)
+        check_common(rtol, atol, first_step_size, max_num_steps, on_failure)
+        rtol, atol = float(rtol), float(atol)
+        first_step_size = first_step_size or 1e-3
         # Without `max_num_steps`: tfp's is an assertion, which XLA drops.
         super().__init__(
             rtol=rtol, atol=atol, first_step_size=first_step_size, **kwargs
@@ -115,7 +118,8 @@ class BDF(Configurable, tfp.math.ode.BDF):
         on_failure="raise",
         **kwargs,
     ):
-        check_common(rtol, atol, max_num_steps, on_failure)
+        check_common(rtol, atol, first_step_size, max_num_steps, on_failure)
+        rtol, atol = float(rtol), float(atol)
         super().__init__(
             rtol=rtol,
             atol=atol,

@@ -1,0 +1,139 @@
+"""Checks of arguments: whether a value is of its kind, and errors if not."""
+
+import math
+import numbers
+
+import numpy as np
+
+# Solves keep something of every step that they may take.
+_MOST_STEPS = 10_000_000
+
+
+def is_integer(value):
+    """Whether a value is an integer, of Python or of numpy."""
+    return isinstance(value, numbers.Integral) and not is_boolean(value)
+
+
+def is_positive_integer(value):
+    """Whether a value is an integer above 0, of Python or of numpy."""
+    return is_integer(value) and value > 0
+
+
+def is_positive(value):
+    """Whether a value is a number above 0 that a float can hold."""
+    return is_finite(value) and value > 0
+
+
+def is_nonnegative(value):
+    """Whether a value is a number, at least 0, that a float can hold."""
+    return is_finite(value) and value >= 0
+
+
+def is_finite(value):
+    """Whether a value is a number that a float can hold."""
+    try:
+        return isinstance(value, numbers.Real) and math.isfinite(value)
+    except OverflowError:  # An integer of hundreds of digits.
+        return False
+
+
+def is_boolean(value):
+    """Whether a value is a boolean, of Python or of numpy."""
+    return isinstance(value, (bool, np.bool_))
+
+
+def as_boolean(value, name):
+    """Returns a boolean, of one or of 0 or 1.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    is_one = is_boolean(value) or is_integer(value) and value in (0, 1)
+    if not is_one:
+        raise TypeError(
+            f"`{name}` must be a boolean. Received: {name}={value!r}"
+        )
+    return bool(value)
+
+
+def as_int32(value, name):
+    """Returns an integer, which may be of numpy, as one of Python.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If 32 bits do not hold it.
+    """
+    if not is_integer(value):
+        raise TypeError(
+            f"`{name}` must be an integer. Received: {name}={value!r}"
+        )
+    if not -(2**31) <= value < 2**31:
+        raise ValueError(
+            f"`{name}` must be an integer of 32 bits. Received: {name}={value}"
+        )
+    return int(value)
+
+
+def as_time(value, name):
+    """Returns a time as a float.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not finite.
+    """
+    if not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"`{name}` must be a float, a time. Received: {name}={value!r}"
+        )
+    if not is_finite(value):
+        raise ValueError(f"`{name}` must be finite. Received: {name}={value}")
+    return float(value)
+
+
+def check_among(value, name, names):
+    """Raises `ValueError` unless a value is one of some names."""
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(
+            f"`{name}` must be one of {list(names)}. Received: {name}={value!r}"
+        )
+
+
+def check_common(rtol, atol, first_step_size, max_num_steps, on_failure):
+    """Raises `ValueError` for arguments that no solver can take."""
+    if not is_positive(rtol):
+        raise ValueError(
+            f"`rtol` must be a positive float. Received: rtol={rtol!r}"
+        )
+    if not is_nonnegative(atol):
+        raise ValueError(
+            f"`atol` must be a nonnegative float. Received: atol={atol!r}"
+        )
+    if first_step_size is not None and not is_positive(first_step_size):
+        raise ValueError(
+            "`first_step_size` must be a positive float in the units of time, "
+            "or, where the solver can choose it, `None`. "
+            f"Received: first_step_size={first_step_size!r}"
+        )
+    if not is_positive_integer(max_num_steps) or max_num_steps > _MOST_STEPS:
+        raise ValueError(
+            "`max_num_steps` must be a positive integer, at most "
+            f"{_MOST_STEPS}. Received: max_num_steps={max_num_steps!r}"
+        )
+    check_among(on_failure, "on_failure", ("raise", "nan"))
+
+
+def check_step_size_factors(safety, smallest, largest):
+    """Raises `ValueError` unless a step size can follow them."""
+    if not is_positive(safety) or safety > 1:
+        raise ValueError(
+            "`safety_factor` must be above 0 and at most 1. "
+            f"Received: safety_factor={safety!r}"
+        )
+    are_numbers = is_positive(smallest) and is_positive(largest)
+    if not are_numbers or not smallest < 1 < largest:
+        raise ValueError(
+            "`min_step_size_factor` must lie between 0 and 1, and "
+            "`max_step_size_factor` above 1. Received: "
+            f"min_step_size_factor={smallest!r}, "
+            f"max_step_size_factor={largest!r}"
+        )
