@@ -261,8 +261,9 @@ class _Backsolve:
         return total
 
     def _add_to_row(self, row, times_bar, values):
-        index = tf.reshape(row, [1, 1])
-        return tf.tensor_scatter_nd_add(times_bar, index, values[None])
+        is_row = tf.equal(tf.range(tf.shape(times_bar)[0]), row)
+        is_row = tf.reshape(is_row, [-1] + [1] * values.shape.rank)
+        return times_bar + tf.where(is_row, values, tf.zeros_like(values))
 
 
 def _add(x, y):

@@ -178,7 +178,12 @@ def rows_of(rows, indices):
     """Returns `rows[index]` for each of time-major `indices` with lanes."""
     if indices.shape.rank == 1:
         return tf.gather(rows, indices)
-    return tf.gather_nd(rows, _lane_indices(indices))
+    # As `gather_nd` would, which refuses rows that are empty.
+    shape = tf.shape(rows)
+    flat = tf.reshape(rows, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
+    lane = tf.range(shape[1])
+    found = tf.gather(flat, indices * shape[1] + lane)
+    return tf.ensure_shape(found, [*indices.shape, *rows.shape[2:]])
 
 
 def _set_rows(rows, indices, values):

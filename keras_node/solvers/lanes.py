@@ -52,4 +52,5 @@ def rms(leaves, lane_rank):
 
 def max_rms(leaves):
     """The largest `rms` of any sample: none is diluted by its batch."""
-    return tf.reduce_max(rms(leaves, 1))
+    # Without samples there is no largest one.
+    return tf.maximum(tf.reduce_max(rms(leaves, 1)), 0.0)
