@@ -50,7 +50,14 @@ def test_schedule_sets_tolerances_by_epoch_without_tracing_again():
     assert history["ode_nfe"][-1] > 1.5 * history["ode_nfe"][0]
 
 
-@pytest.mark.parametrize("name", zoo.MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ODELayer",
+        "NormalizingFlow",
+        pytest.param("LatentODE", marks=pytest.mark.slow),
+    ],
+)
 def test_training_and_evaluation_have_tolerances_of_their_own(name):
     keras.utils.set_random_seed(0)
     trained = zoo.compiled(name)

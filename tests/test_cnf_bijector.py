@@ -44,9 +44,16 @@ def _matrix_field(t, y):
     return tf.sin(y[:, ::-1] + t) + tf.cos(t) * tf.transpose(y, [0, 2, 1])
 
 
-@pytest.mark.parametrize("times", [(0.0, 1.0), (0.5, 1.7), (1.0, -0.5)])
 @pytest.mark.parametrize(
-    "event", [(2,), (2, 2)], ids=lambda event: f"rank{len(event)}"
+    ("times", "event"),
+    [
+        ((0.0, 1.0), (2,)),
+        ((0.5, 1.7), (2,)),
+        ((1.0, -0.5), (2, 2)),
+        pytest.param((1.0, -0.5), (2,), marks=pytest.mark.slow),
+        pytest.param((0.0, 1.0), (2, 2), marks=pytest.mark.slow),
+        pytest.param((0.5, 1.7), (2, 2), marks=pytest.mark.slow),
+    ],
 )
 def test_log_det_is_that_of_the_jacobian(times, event):
     dynamics = _time_field() if len(event) == 1 else _matrix_field

@@ -181,7 +181,9 @@ def test_gradients_flow_to_every_part_whatever_the_times():
             assert np.any(gradient != 0), weight.path
 
 
-@pytest.mark.parametrize("adjoint", ["backsolve", "direct"])
+@pytest.mark.parametrize(
+    "adjoint", [pytest.param("backsolve", marks=pytest.mark.slow), "direct"]
+)
 def test_adjoints_agree_where_times_are_equal(adjoint):
     # Before, at and after the initial time, with ties and a padded tail.
     times = np.tile([0.0, 0.4, 0.4, 0.9, 0.9, 0.9], (4, 1))
@@ -417,7 +419,9 @@ def test_kl_weight_may_follow_a_schedule():
     )
 
 
-@pytest.mark.parametrize("encoder", ["rnn", "ode_rnn"])
+@pytest.mark.parametrize(
+    "encoder", ["rnn", pytest.param("ode_rnn", marks=pytest.mark.slow)]
+)
 def test_saved_model_is_the_same_and_goes_on_training(encoder, tmp_path):
     keras.utils.set_random_seed(0)
     model = keras_node.LatentODE(2, 3, encoder=encoder, solver="heun")

@@ -167,6 +167,7 @@ def test_marks_and_intensity_are_learned_and_served_together(tmp_path):
     np.testing.assert_array_equal(loaded.reconstruct(**data), mean)
 
 
+@pytest.mark.slow
 def test_process_without_marks_is_served(tmp_path):
     model = _process()
     model.export(tmp_path / "served")

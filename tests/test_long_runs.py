@@ -18,6 +18,14 @@ from keras_node import closure
 
 ALL = pytest.mark.parametrize("name", zoo.MODELS)
 SLOW = pytest.mark.slow
+# What takes `LatentODE` seconds to trace, and is the same for all models.
+ALL_BUT_SLOWLY_LATENT_ODE = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[SLOW] if name == "LatentODE" else [])
+        for name in zoo.MODELS
+    ],
+)
 TESTS = str(pathlib.Path(__file__).parent)
 
 
@@ -42,7 +50,7 @@ def test_half_precision_trains_and_is_solved_in_float32(name, policy):
     assert {v.dtype for v in model.trainable_variables} == {"float32"}
 
 
-@ALL
+@ALL_BUT_SLOWLY_LATENT_ODE
 def test_float64_is_kept_throughout(name):
     keras.utils.set_random_seed(0)
     options = {"dtype": "float64"} if name == "NormalizingFlow" else {}
@@ -89,7 +97,7 @@ def test_xla_trains_as_a_graph_does(name, adjoint):
     np.testing.assert_allclose(*histories, rtol=1e-4)
 
 
-@ALL
+@ALL_BUT_SLOWLY_LATENT_ODE
 def test_several_steps_per_execution_train_as_one_does(name):
     weights = []
     for steps_per_execution in (1, 4):

@@ -151,7 +151,14 @@ def test_eager_tape_of_direct_keeps_the_activations_of_all_steps():
     assert most_activations_alive("direct") >= 80
 
 
-@pytest.mark.parametrize("adjoint", ("checkpoint", "backsolve", "direct"))
+@pytest.mark.parametrize(
+    "adjoint",
+    (
+        "checkpoint",
+        pytest.param("backsolve", marks=pytest.mark.slow),
+        pytest.param("direct", marks=pytest.mark.slow),
+    ),
+)
 def test_repeated_eager_calls_leave_nothing_behind(adjoint):
     field, weights = make_field(4)
     step = training_step(field, weights, adjoint)
