@@ -23,6 +23,7 @@ from keras_node.linearization import Linearization
 from keras_node.odeint import solve
 from keras_node.regularizers import Penalties
 from keras_node.remembrance import Epochs
+from keras_node.solvers import compilation
 from keras_node.trace import ExactTrace
 
 
@@ -298,6 +299,11 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         It is kept where that is safe: eagerly, as graphs have tensors of their
         own, and for layers, as functions may close over what changes.
         """
+        is_direct = isinstance(self.adjoint, adjoints.DirectAdjoint)
+        if is_direct and compilation.in_xla():
+            # XLA must know the sizes in a gradient, which autodiff through a
+            # loop hides from it in that of a function.
+            return self._augmented
         dynamics = self.dynamics
         is_layer = isinstance(dynamics, keras.layers.Layer)
         if not is_layer or not tf.executing_eagerly():

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from keras_node import (
     adjoints,
     likelihoods,
+    noise,
     observation_checks,
     observations,
     recognition,
@@ -372,13 +373,10 @@ class LatentODE(VariationalModel):
 
         def draw(size, seed):
             shape = [size, num_samples, self.latent_dim]
-            # The same numbers under XLA, which would choose another algorithm.
-            return tf.random.stateless_normal(
-                shape, seed, 0, 1, dtype, "philox"
-            )
+            return noise.normal(shape, seed, dtype)
 
-        noise = replicas.sample(draw, tf.shape(loc)[0], seed)
-        return loc + posterior.stddev() * tf.transpose(noise, [1, 0, 2])
+        draws = replicas.sample(draw, tf.shape(loc)[0], seed)
+        return loc + posterior.stddev() * tf.transpose(draws, [1, 0, 2])
 
     def _generate(self, num_samples, times, seed):
         z0 = replicas.sample(self.prior.sample, num_samples, seed)

@@ -7,6 +7,7 @@ while the weights stay, and each step of training sees new noise.
 
 import random
 
+import numpy as np
 import tensorflow as tf
 
 from keras_node import closure, replicas
@@ -58,10 +59,7 @@ def sample_like(y, count, distribution, seed, key):
     shape = tf.concat(shape, axis=0)
     seed = tf.stack([tf.constant(seed, tf.int32), key])
     if distribution == "gaussian":
-        # The same numbers under XLA, which would choose another algorithm.
-        noise = tf.random.stateless_normal(
-            shape, seed, dtype=y.dtype, alg="philox"
-        )
+        noise = normal(shape, seed, y.dtype)
     else:
         bits = tf.random.stateless_uniform(
             shape, seed, maxval=2, dtype=tf.int32, minval=0, alg="philox"
@@ -69,6 +67,32 @@ def sample_like(y, count, distribution, seed, key):
         noise = tf.cast(2 * bits - 1, y.dtype)
     noise = replicas.own_rows(noise, size, axis=1)
     return tf.ensure_shape(noise, [count, *y.shape])
+
+
+def normal(shape, seed, dtype):
+    """Returns standard normal noise, the same ones under XLA.
+
+    Of TensorFlow's random numbers XLA makes the integers alike, but neither
+    the uniform nor the normal ones; two integers make a normal one.
+
+    Args:
+        shape: Integer tensor.
+        seed: Integer tensor of shape `(2,)`.
+        dtype: Float dtype.
+
+    Reference:
+    - [Box & Muller, 1958](https://doi.org/10.1214/aoms/1177706645)
+    """
+    bits = tf.random.stateless_uniform(
+        tf.concat([[2], shape], axis=0),
+        seed,
+        minval=0,
+        maxval=2**24,
+        dtype=tf.int32,
+        alg="philox",
+    )
+    u, v = tf.unstack((tf.cast(bits, dtype) + 0.5) / 2**24)
+    return tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * np.pi * v)
 
 
 def freeze(probes):

@@ -43,16 +43,14 @@ class ToleranceDial:
     def set(self, rtol=None, atol=None):
         """Gives all solvers the same tolerances; `None` leaves them."""
         for solver in self.solvers:
-            if rtol is not None:
-                solver.rtol.assign(rtol)
-            if atol is not None:
-                solver.atol.assign(atol)
+            _assign(solver, "rtol", rtol)
+            _assign(solver, "atol", atol)
 
     def restore(self, values):
         """Gives the solvers what `values` returned."""
         for solver, (rtol, atol) in zip(self.solvers, values, strict=True):
-            solver.rtol.assign(rtol)
-            solver.atol.assign(atol)
+            _assign(solver, "rtol", rtol)
+            _assign(solver, "atol", atol)
 
     def release(self):
         """Makes the tolerances floats, of their present values."""
@@ -70,6 +68,16 @@ class ToleranceDial:
                 setattr(solver, name, new)
         if is_changed:
             ode_parts.forget_traces(self._model)
+
+
+def _assign(solver, name, value):
+    tolerance = getattr(solver, name)
+    if value is None:
+        return
+    if isinstance(tolerance, tf.Variable):
+        tolerance.assign(value)
+    else:  # Another dial has released it, and forgotten what was traced.
+        setattr(solver, name, value)
 
 
 def _is_adaptive(solver):

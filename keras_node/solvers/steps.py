@@ -178,7 +178,12 @@ class StepRecorder:
             )
             for _ in range(2)
         ]
-        return StepRecorder.Record(tf.constant(0), t_array, dt_array)
+        # A solve without steps must tell the lanes of an array, too.
+        return StepRecorder.Record(
+            num_steps=tf.constant(0),
+            t=t_array.write(0, t),
+            dt=dt_array.write(0, tf.zeros_like(t)),
+        )
 
     def record(self, record, advanced, t, dt, y, f):
         """Adds a step from `(t, y)`; it stays if any lane `advanced`.

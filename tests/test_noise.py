@@ -1,0 +1,26 @@
+"""The noise that models draw."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+from keras_node import noise
+
+
+def test_normal_noise_is_distributed_as_it_should_be():
+    draws = noise.normal([20_000], tf.constant([1, 2]), tf.float64)
+    assert scipy.stats.kstest(draws, "norm").pvalue > 0.01
+    assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.03
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_normal_noise_is_the_same_in_every_mode_of_execution(dtype):
+    def draw(size, seed):
+        return noise.normal([size, 3], seed, dtype)
+
+    arguments = tf.constant(40), tf.constant([1, 2])
+    eager = draw(*arguments)
+    for jit_compile in (False, True):
+        compiled = tf.function(draw, jit_compile=jit_compile)
+        np.testing.assert_allclose(compiled(*arguments), eager, atol=1e-5)
