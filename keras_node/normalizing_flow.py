@@ -107,6 +107,12 @@ class NormalizingFlow(keras.Model):
         unsupervised.refuse_weights(kwargs)
         return super().evaluate(x, *args, **kwargs)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        super()._maybe_symbolic_build(iterator, data_batch)
+        if not self.built:
+            # Before callbacks begin: a backup restores what is built alone.
+            self._symbolic_build(iterator, data_batch)
+
     def call(self, inputs, training=None):
         if training and self._target_log_prob is not None:
             return self._gap(tf.shape(inputs)[0])
