@@ -5,13 +5,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import (
+    flow_checks,
     saving,
     serving,
     tfp_config,
     tfp_variables,
     unsupervised,
 )
-from keras_node.arguments import as_int32, is_integer
+from keras_node.arguments import as_int32
 from keras_node.conversion import as_floats
 from keras_node.routing import call_options, needs_condition
 from keras_node.seeds import Seeds
@@ -70,8 +71,8 @@ class NormalizingFlow(keras.Model):
     """
 
     def __init__(self, bijector, base_distribution, **kwargs):
-        _check_types(bijector, base_distribution)
-        _check_events(bijector, base_distribution)
+        flow_checks.check_types(bijector, base_distribution)
+        flow_checks.check_events(bijector, base_distribution)
         kwargs.setdefault("dtype", base_distribution.dtype.name)
         super().__init__(**kwargs)
         self.bijector = bijector
@@ -81,7 +82,7 @@ class NormalizingFlow(keras.Model):
         )
         # Keras tracks the layers in a list, not those inside a chain.
         self._flows = tfp_variables.layers_of(self.distribution)
-        _check_names(self._flows)
+        flow_checks.check_names(self._flows)
         self._adopted = tfp_variables.adopted_variables(
             self.distribution, self._flows
         )
@@ -118,7 +119,7 @@ class NormalizingFlow(keras.Model):
             return self._gap(tf.shape(inputs)[0])
         if not isinstance(inputs, dict):
             return self._log_prob(inputs, None, training)
-        _check_keys(inputs)
+        flow_checks.check_keys(inputs)
         return self._log_prob(inputs["x"], inputs["condition"], training)
 
     def compute_output_shape(self, input_shape):
@@ -167,7 +168,7 @@ class NormalizingFlow(keras.Model):
             seed: Integer for the same samples again; `None` (default) for
                 new ones.
         """
-        _check_sample_shape(sample_shape)
+        flow_checks.check_sample_shape(sample_shape)
         if seed is not None and not tf.is_tensor(seed):
             seed = as_int32(seed, "seed")
         options = self._options(condition, False)
@@ -320,56 +321,3 @@ class NormalizingFlow(keras.Model):
         with saving.reading(cls.__name__, parts):
             parts = tfp_config.deserialize(parts)
         return saving.from_config(cls, {**config, **parts})
-
-
-def _check_sample_shape(sample_shape):
-    sizes = tf.nest.flatten(sample_shape)
-    are_sizes = all(is_integer(size) and size >= 0 for size in sizes)
-    if not are_sizes and not any(tf.is_tensor(size) for size in sizes):
-        raise ValueError(
-            "`sample_shape` must be an integer, at least 0, or a tuple of "
-            f"them. Received: sample_shape={sample_shape!r}"
-        )
-
-
-def _check_types(bijector, base_distribution):
-    tfb, tfd = tfp.bijectors, tfp.distributions
-    for name, value, base in (
-        ("bijector", bijector, tfb.Bijector),
-        ("base_distribution", base_distribution, tfd.Distribution),
-    ):
-        if not isinstance(value, base):
-            raise TypeError(
-                f"`{name}` must be a {base.__name__.lower()} of tfp. "
-                f"Received: {name}={value!r} of type {type(value).__name__}"
-            )
-
-
-def _check_events(bijector, base_distribution):
-    rank = base_distribution.event_shape.rank
-    least = bijector.forward_min_event_ndims
-    if rank is not None and isinstance(least, int) and rank < least:
-        raise ValueError(
-            f"The bijector transforms events of {least} axes; the base "
-            "distribution must have at least as many. Wrap it in "
-            "`tfd.Independent`, or use one such as `MultivariateNormalDiag`. "
-            f"Received: event_shape={base_distribution.event_shape}"
-        )
-
-
-def _check_names(layers):
-    names = [layer.name for layer in layers]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            "Each `CNFBijector` of a flow needs a name of its own, for its "
-            'metrics: `CNFBijector(..., name="first")`. '
-            f"Received: names={names}"
-        )
-
-
-def _check_keys(inputs):
-    if set(inputs) != {"x", "condition"}:
-        raise ValueError(
-            'Conditional data must be a dict {"x": ..., "condition": ...}. '
-            f"Received: keys={sorted(inputs)}"
-        )

@@ -1,4 +1,4 @@
-"""Keras callbacks that watch and steer the solvers of a model."""
+"""Callbacks that watch the numbers of function evaluations."""
 
 import csv
 import importlib.util
@@ -7,110 +7,10 @@ import warnings
 import keras
 import tensorflow as tf
 
-from keras_node.arguments import is_positive, is_positive_integer
+from keras_node.arguments import check_among, is_positive, is_positive_integer
 from keras_node.tolerances import ToleranceDial
 
 _LARGEST_RTOL = 0.1
-
-
-class ToleranceSchedule(keras.callbacks.Callback):
-    """Sets the tolerances of a model's solvers, without tracing it again.
-
-    All adaptive solvers of keras_node in the model get the same ones: those of
-    the epoch in training, and others, if you like, in validation, `evaluate`
-    and `predict`. `history` keeps those of training as `rtol` and `atol`.
-
-    After training the solvers keep those of evaluation, if there are any, or
-    else the last ones.
-
-    Args:
-        rtol: Positive float, or a callable from the epoch, counted from 0, to
-            one; `None` (default) leaves the solvers' own.
-        atol: The same for the absolute tolerance, in the units of the state.
-        evaluation_rtol: Positive float, the relative tolerance outside of
-            training; `None` (default) for that of the epoch.
-        evaluation_atol: The same for the absolute tolerance.
-
-    Raises:
-        ValueError: If a tolerance is not positive, or none is given; in `fit`,
-            if the model has no adaptive solver of keras_node.
-
-    Example:
-    >>> schedule = keras_node.callbacks.ToleranceSchedule(
-    ...     rtol=lambda epoch: 1e-2 * 0.5**epoch, evaluation_rtol=1e-5
-    ... )
-    >>> model = keras.Sequential(
-    ...     [keras_node.ODELayer(keras.layers.Dense(2, "tanh"))]
-    ... )
-    >>> model.compile("adam", "mse")
-    >>> x = np.ones((8, 2))
-    >>> history = model.fit(
-    ...     x, x, epochs=3, callbacks=[schedule], verbose=0
-    ... )
-    >>> history.history["rtol"]
-    [0.01, 0.005, 0.0025]
-    """
-
-    def __init__(
-        self, rtol=None, atol=None, evaluation_rtol=None, evaluation_atol=None
-    ):
-        super().__init__()
-        arguments = {
-            "rtol": rtol,
-            "atol": atol,
-            "evaluation_rtol": evaluation_rtol,
-            "evaluation_atol": evaluation_atol,
-        }
-        for name, value in arguments.items():
-            is_function = callable(value) and not name.startswith("evaluation")
-            if value is not None and not is_function:
-                _check_tolerance(name, value)
-        if all(value is None for value in arguments.values()):
-            raise ValueError(
-                "A `ToleranceSchedule` must set a tolerance, such as "
-                f"`ToleranceSchedule(rtol=1e-3)`. Received: {arguments}"
-            )
-        self.rtol = rtol
-        self.atol = atol
-        self.evaluation_rtol = evaluation_rtol
-        self.evaluation_atol = evaluation_atol
-        self._is_training = False
-        self._kept = None
-
-    def set_model(self, model):
-        super().set_model(model)
-        self._dial = ToleranceDial(model)
-
-    def on_train_begin(self, logs=None):
-        self._is_training = True
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._current = {
-            "rtol": _at(epoch, "rtol", self.rtol),
-            "atol": _at(epoch, "atol", self.atol),
-        }
-        self._dial.set(**self._current)
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs is not None:
-            logs.update({k: v for k, v in self._current.items() if v})
-
-    def on_train_end(self, logs=None):
-        self._is_training = False
-        self._dial.set(self.evaluation_rtol, self.evaluation_atol)
-        self._dial.release()
-
-    def on_test_begin(self, logs=None):
-        self._kept = self._dial.values()
-        self._dial.set(self.evaluation_rtol, self.evaluation_atol)
-
-    def on_test_end(self, logs=None):
-        self._dial.restore(self._kept)
-        if not self._is_training:
-            self._dial.release()
-
-    on_predict_begin = on_test_begin
-    on_predict_end = on_test_end
 
 
 class _NFECallback(keras.callbacks.Callback):
@@ -261,11 +161,7 @@ class NFEBudget(_NFECallback):
                 "`max_nfe` must be a positive number of evaluations. "
                 f"Received: max_nfe={max_nfe!r}"
             )
-        if action not in ("loosen", "stop", "warn"):
-            raise ValueError(
-                '`action` must be "loosen", "stop" or "warn". '
-                f"Received: action={action!r}"
-            )
+        check_among(action, "action", ("loosen", "stop", "warn"))
         self.max_nfe = max_nfe
         self.action = action
         self._dial = None
@@ -324,18 +220,3 @@ def _nfe_in(logs):
             f"counts its evaluations. Received: metrics {sorted(logs or {})}"
         )
     return counts
-
-
-def _check_tolerance(name, value):
-    if not is_positive(value):
-        raise ValueError(
-            f"`{name}` must be a positive float. Received: {name}={value!r}"
-        )
-
-
-def _at(epoch, name, tolerance):
-    """Returns the tolerance of an epoch, or `None`."""
-    if callable(tolerance):
-        tolerance = float(tolerance(epoch))
-        _check_tolerance(name, tolerance)
-    return tolerance

@@ -1,0 +1,64 @@
+"""Whether the parts and the data of a `NormalizingFlow` fit."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node.arguments import is_integer
+
+
+def check_sample_shape(sample_shape):
+    """Raises `ValueError` unless it is a size or a tuple of them."""
+    sizes = tf.nest.flatten(sample_shape)
+    are_sizes = all(is_integer(size) and size >= 0 for size in sizes)
+    if not are_sizes and not any(tf.is_tensor(size) for size in sizes):
+        raise ValueError(
+            "`sample_shape` must be an integer, at least 0, or a tuple of "
+            f"them. Received: sample_shape={sample_shape!r}"
+        )
+
+
+def check_types(bijector, base_distribution):
+    """Raises `TypeError` unless both are of tfp."""
+    tfb, tfd = tfp.bijectors, tfp.distributions
+    for name, value, base in (
+        ("bijector", bijector, tfb.Bijector),
+        ("base_distribution", base_distribution, tfd.Distribution),
+    ):
+        if not isinstance(value, base):
+            raise TypeError(
+                f"`{name}` must be a {base.__name__.lower()} of tfp. "
+                f"Received: {name}={value!r} of type {type(value).__name__}"
+            )
+
+
+def check_events(bijector, base_distribution):
+    """Raises `ValueError` unless the events of both fit."""
+    rank = base_distribution.event_shape.rank
+    least = bijector.forward_min_event_ndims
+    if rank is not None and isinstance(least, int) and rank < least:
+        raise ValueError(
+            f"The bijector transforms events of {least} axes; the base "
+            "distribution must have at least as many. Wrap it in "
+            "`tfd.Independent`, or use one such as `MultivariateNormalDiag`. "
+            f"Received: event_shape={base_distribution.event_shape}"
+        )
+
+
+def check_names(layers):
+    """Raises `ValueError` if two layers share a name."""
+    names = [layer.name for layer in layers]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "Each `CNFBijector` of a flow needs a name of its own, for its "
+            'metrics: `CNFBijector(..., name="first")`. '
+            f"Received: names={names}"
+        )
+
+
+def check_keys(inputs):
+    """Raises `ValueError` unless conditional data have their two keys."""
+    if set(inputs) != {"x", "condition"}:
+        raise ValueError(
+            'Conditional data must be a dict {"x": ..., "condition": ...}. '
+            f"Received: keys={sorted(inputs)}"
+        )
