@@ -1,7 +1,8 @@
 """A training step of a latent ODE, beside torchdiffeq's `latent_ode.py`.
 
 A thousand spirals at 100 shared times: the example's networks with the same
-weights, its loss, and the same tolerances; Adam included. Ours is a step of
+weights, its loss, and the same tolerances, of which ours takes those below
+rounding for that of rounding; Adam included. Ours is a step of
 `fit`, which also reads the mask and the time gaps, though its weights ignore
 them here, and updates the metrics. Prints medians of alternating rounds, and
 the root mean square error of the predictions, whose exact values a float64

@@ -31,8 +31,10 @@ def is_nonnegative(value):
 
 def is_finite(value):
     """Whether a value is a number that a float can hold."""
+    if not isinstance(value, numbers.Real) or is_boolean(value):
+        return False
     try:
-        return isinstance(value, numbers.Real) and math.isfinite(value)
+        return math.isfinite(value)
     except OverflowError:  # An integer of hundreds of digits.
         return False
 
@@ -74,6 +76,14 @@ def as_int32(value, name):
     return int(value)
 
 
+def as_scalar(value):
+    """Returns what an array or a tensor of one number holds, or the value."""
+    is_array = hasattr(value, "numpy") or isinstance(value, np.ndarray)
+    if is_array and np.ndim(value) == 0:
+        return np.asarray(value).item()
+    return value
+
+
 def as_time(value, name):
     """Returns a time as a float.
 
@@ -81,7 +91,8 @@ def as_time(value, name):
         TypeError: If it is no number.
         ValueError: If it is not finite.
     """
-    if not isinstance(value, numbers.Real):
+    value = as_scalar(value)
+    if not isinstance(value, numbers.Real) or is_boolean(value):
         raise TypeError(
             f"`{name}` must be a float, a time. Received: {name}={value!r}"
         )

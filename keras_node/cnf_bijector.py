@@ -301,8 +301,8 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         """
         is_direct = isinstance(self.adjoint, adjoints.DirectAdjoint)
         if is_direct and compilation.in_xla():
-            # XLA must know the sizes in a gradient, which autodiff through a
-            # loop hides from it in that of a function.
+            # In a function within a differentiated loop the gradient's sizes
+            # are dynamic, which XLA refuses.
             return self._augmented
         dynamics = self.dynamics
         is_layer = isinstance(dynamics, keras.layers.Layer)

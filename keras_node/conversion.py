@@ -57,7 +57,8 @@ def as_count(value, name):
     """Returns a positive number of things as an int32 scalar.
 
     Raises:
-        ValueError: If it is not a positive integer, or a scalar tensor of one.
+        ValueError: If it is neither a positive integer nor a scalar tensor of
+            integers, whose value is not looked at.
     """
     if tf.is_tensor(value):
         if value.dtype.is_integer and value.shape.rank == 0:

@@ -1,5 +1,6 @@
 """Whether the parts and the data of a `NormalizingFlow` fit."""
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -8,13 +9,30 @@ from keras_node.arguments import is_integer
 
 def check_sample_shape(sample_shape):
     """Raises `ValueError` unless it is a size or a tuple of them."""
-    sizes = tf.nest.flatten(sample_shape)
-    are_sizes = all(is_integer(size) and size >= 0 for size in sizes)
-    if not are_sizes and not any(tf.is_tensor(size) for size in sizes):
+    if isinstance(sample_shape, (tf.TensorShape, np.ndarray)):
+        sample_shape = tuple(sample_shape)
+    sizes = sample_shape
+    if not isinstance(sample_shape, (tuple, list)):
+        sizes = [sample_shape]
+    if not all(
+        tf.is_tensor(size) or (is_integer(size) and size >= 0) for size in sizes
+    ):
         raise ValueError(
             "`sample_shape` must be an integer, at least 0, or a tuple of "
             f"them. Received: sample_shape={sample_shape!r}"
         )
+
+
+def check_seed(seed):
+    """Raises `TypeError` unless it is a seed of tfp."""
+    is_pair = isinstance(seed, (tuple, list)) and len(seed) == 2
+    seeds = seed if is_pair else [seed]
+    if seed is not None and not tf.is_tensor(seed):
+        if not all(is_integer(number) for number in seeds):
+            raise TypeError(
+                "`seed` must be an integer, two of them, or `None`. "
+                f"Received: seed={seed!r}"
+            )
 
 
 def check_types(bijector, base_distribution):

@@ -197,7 +197,7 @@ class LatentODE(VariationalModel):
 
     def call(self, inputs, training=None):
         observed = self._observe(inputs)
-        if "targets" in inputs:
+        if inputs.get("targets") is not None:
             times = observations.query_times(inputs["targets"])
         else:
             times = observations.own_times(inputs, observed)

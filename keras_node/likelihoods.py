@@ -1,6 +1,7 @@
 """Likelihoods `p(x | z)` of observations, given the decoder's outputs."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -73,7 +74,7 @@ class NormalLikelihood(Likelihood):
 
     def __init__(self, scale=None, **kwargs):
         super().__init__(**kwargs)
-        if scale is not None and not is_positive(scale):
+        if scale is not None and not (is_positive(scale) and scale < 1e30):
             raise ValueError(
                 "`scale` must be a positive float, or None to learn it. "
                 f"Received: scale={scale!r}"
@@ -280,6 +281,8 @@ class PoissonProcessLikelihood(Likelihood):
 
 
 def _as_window(window):
+    if isinstance(window, np.ndarray):
+        window = window.tolist()
     is_pair = isinstance(window, (tuple, list)) and len(window) == 2
     is_pair = is_pair and all(is_finite(time) for time in window)
     if not is_pair or not window[0] < window[1]:

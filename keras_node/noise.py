@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_node import closure, replicas
 from keras_node.arguments import as_int32
+from keras_node.solvers.state import solved_dtype
 
 DISTRIBUTIONS = ("rademacher", "gaussian")
 _MAX_SEED = 2**31 - 1
@@ -23,7 +24,7 @@ def as_seed(seed):
 
     Raises:
         TypeError: If it is something else.
-        ValueError: If it is above 2**31 - 1, or below its opposite.
+        ValueError: If it has more than 32 bits.
     """
     if seed is None:
         return random.randint(0, _MAX_SEED)
@@ -73,7 +74,8 @@ def normal(shape, seed, dtype):
     """Returns standard normal noise, the same ones under XLA.
 
     Of TensorFlow's random numbers XLA makes the integers alike, but neither
-    the uniform nor the normal ones; two integers make a normal one.
+    the uniform nor the normal ones; two integers of 24 bits make a normal
+    one, none of which exceeds 5.9.
 
     Args:
         shape: Integer tensor.
@@ -91,8 +93,10 @@ def normal(shape, seed, dtype):
         dtype=tf.int32,
         alg="philox",
     )
-    u, v = tf.unstack((tf.cast(bits, dtype) + 0.5) / 2**24)
-    return tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * np.pi * v)
+    bits = tf.cast(bits, solved_dtype(tf.as_dtype(dtype)))
+    u, v = tf.unstack((bits + 0.5) / 2**24)
+    draws = tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * np.pi * v)
+    return tf.cast(draws, dtype)
 
 
 def freeze(probes):

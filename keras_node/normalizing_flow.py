@@ -12,7 +12,7 @@ from keras_node import (
     tfp_variables,
     unsupervised,
 )
-from keras_node.arguments import as_int32
+from keras_node.arguments import is_integer
 from keras_node.conversion import as_floats
 from keras_node.routing import call_options, needs_condition
 from keras_node.seeds import Seeds
@@ -100,6 +100,8 @@ class NormalizingFlow(keras.Model):
         """Does what `keras.Model.fit` does, for `x` without targets."""
         unsupervised.check_data(x)
         unsupervised.refuse_weights(kwargs)
+        if self._target_log_prob is None:
+            self._build_for(x)
         return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
@@ -108,11 +110,19 @@ class NormalizingFlow(keras.Model):
         unsupervised.refuse_weights(kwargs)
         return super().evaluate(x, *args, **kwargs)
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        super()._maybe_symbolic_build(iterator, data_batch)
-        if not self.built:
-            # Before callbacks begin: a backup restores what is built alone.
-            self._symbolic_build(iterator, data_batch)
+    def _build_for(self, x):
+        """Makes all weights before callbacks begin.
+
+        Keras would in the first step, but a backup wants a model that is
+        built. Under a strategy Keras does this itself.
+        """
+        spec = unsupervised.spec_of(x)
+        if self.built or spec is None or self._distribute_strategy:
+            return
+        call = tf.function(
+            lambda inputs: self(inputs, training=False), autograph=False
+        )
+        call.get_concrete_function(spec)
 
     def call(self, inputs, training=None):
         if training and self._target_log_prob is not None:
@@ -165,12 +175,13 @@ class NormalizingFlow(keras.Model):
             sample_shape: Integer or tuple of them. Default `()`, one sample.
             condition: Float tensor `(..., features)` that broadcasts against
                 the samples, if the density has one.
-            seed: Integer for the same samples again; `None` (default) for
-                new ones.
+            seed: Integer for the same samples again, or two of them, as in
+                tfp; `None` (default) for new ones.
         """
         flow_checks.check_sample_shape(sample_shape)
-        if seed is not None and not tf.is_tensor(seed):
-            seed = as_int32(seed, "seed")
+        flow_checks.check_seed(seed)
+        if is_integer(seed):
+            seed = int(seed)  # tfp knows none of numpy's.
         options = self._options(condition, False)
         return self.distribution.sample(
             sample_shape, seed=seed, bijector_kwargs=options

@@ -111,7 +111,7 @@ def query_times(inputs, batch_size=None):
     ):
         raise ValueError(
             "The times to predict at must be of shape (T,), or of shape "
-            "(batch, T) with a row for each sample, and at least one. "
+            "(batch, T) with a row for each sample, T being at least 1. "
             f"Received: times of shape {times.shape}"
         )
     if not is_shared and batch_size is not None:

@@ -30,12 +30,11 @@ class ODERNNCell(keras.layers.Layer):
 
     def __init__(self, units, dynamics=None, solver="midpoint", **kwargs):
         super().__init__(**kwargs)
-        self.units = units
-        self.state_size = units
         if not is_positive_integer(units):
             raise ValueError(
                 f"`units` must be a positive integer. Received: units={units!r}"
             )
+        self.units = self.state_size = int(units)
         if dynamics is None:
             dynamics = _default_dynamics(units, self.dtype_policy)
         self.dynamics = dynamics

@@ -4,10 +4,21 @@ import contextlib
 import reprlib
 
 import keras
+import tensorflow as tf
 
 from keras_node.version import __version__
 
 _VERSION = "keras_node_version"
+# What Keras, tfp and Python raise over a broken config.
+_STUMBLES = (
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    tf.errors.OpError,
+)
 
 
 def stamp(config):
@@ -52,13 +63,13 @@ def reading(name, config):
     """
     try:
         yield
-    except Exception as error:
+    except _STUMBLES as error:
         if "Received: " in str(error):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"The config of `{name}` must be one that `get_config` made, but "
-            f"there is a {type(error).__name__}: {error}. "
+            f"The config of `{name}` could not be read. "
+            f"{type(error).__name__}: {error} "
             f"Received: config={reprlib.repr(config)}"
         ) from error
 

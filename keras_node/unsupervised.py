@@ -1,5 +1,7 @@
 """What models have in common whose data have no targets and own loss."""
 
+import reprlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -16,14 +18,32 @@ def check_data(x):
     ):
         raise ValueError(
             "The data must be arrays of numbers, with a batch axis, or a "
-            f"dataset of batches. Received: x={x!r}"
+            f"dataset of batches. Received: x={reprlib.repr(x)}"
         )
 
 
 def _is_batch(array):
-    dtype = tf.as_dtype(array.dtype)
-    is_number = dtype.is_floating or dtype.is_integer or dtype.is_bool
-    return is_number and len(array.shape) > 0
+    dtype = array.dtype
+    if isinstance(dtype, tf.DType):
+        dtype = np.dtype(dtype.as_numpy_dtype)
+    # That of bfloat16 is V.
+    return dtype.kind in "biufV" and len(array.shape) > 0
+
+
+def spec_of(x):
+    """Returns what a batch of data is like, or `None` where it is not known.
+
+    Args:
+        x: Arrays, or a dataset of batches of them.
+    """
+    if isinstance(x, tf.data.Dataset):
+        return inputs_of(x.element_spec)
+    leaves = tf.nest.flatten(x)
+    if not all(hasattr(leaf, "shape") and leaf.shape for leaf in leaves):
+        return None
+    return tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), x
+    )
 
 
 def refuse_weights(arguments):

@@ -260,3 +260,14 @@ def test_one_failing_sample_raises():
             (0.0, 1.0),
             solver=solvers.Tsit5(per_sample_steps=True),
         )
+
+
+def test_fixed_steps_take_a_large_state_for_what_it_is():
+    results = keras_node.odeint(
+        lambda t, y: -60 * y,
+        tf.constant([[1e20]]),
+        (0.0, 0.5, 1.0),
+        solvers.RK4(step_size=0.01),
+    )
+    assert results.diagnostics.status == 0
+    np.testing.assert_allclose(results.states[0], [[1e20]])

@@ -14,6 +14,14 @@ def test_normal_noise_is_distributed_as_it_should_be():
     assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.03
 
 
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_normal_noise_of_half_precision_is_that_of_single(dtype):
+    shape, seed = [1_000], tf.constant([1, 2])
+    expected = noise.normal(shape, seed, tf.float32)
+    actual = tf.cast(noise.normal(shape, seed, dtype), tf.float32)
+    np.testing.assert_allclose(actual, expected, rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 def test_normal_noise_is_the_same_in_every_mode_of_execution(dtype):
     def draw(size, seed):

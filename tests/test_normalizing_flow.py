@@ -261,3 +261,26 @@ def test_condition_with_more_axes_than_the_batch_is_refused():
     bijector = keras_node.CNFBijector(lambda t, y, condition: condition + 0 * y)
     with pytest.raises(ValueError, match="axes of the batch, or fewer"):
         bijector.forward(tf.zeros((3, 2)), condition=tf.zeros((2, 1, 2)))
+
+
+def test_sample_takes_shapes_of_any_kind_and_seeds_of_tfp():
+    flow = NormalizingFlow(tfb.Scale([1.0, 2.0]), _normal())
+    for shape in ((2, 3), tf.TensorShape([2, 3]), np.array([2, 3])):
+        assert flow.sample(shape).shape == (2, 3, 2)
+    for seed in (1, np.int64(1), (1, 2)):
+        flow.sample(3, seed=seed)
+    with pytest.raises(ValueError, match="`sample_shape` must"):
+        flow.sample((tf.constant(2), "a"))
+
+
+def test_fit_begins_with_a_model_that_is_built():
+    class Look(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.was_built = self.model.built
+
+    x, look = np.zeros((4, 2), "float32"), Look()
+    for data in (x, tf.data.Dataset.from_tensors(x)):
+        flow = NormalizingFlow(_cnf(), _normal())
+        flow.compile("sgd")
+        flow.fit(data, verbose=0, shuffle=False, callbacks=[look])
+        assert look.was_built

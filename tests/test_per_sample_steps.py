@@ -167,3 +167,20 @@ def test_steps_run_out_for_one_sample_alone():
     np.testing.assert_array_equal(results.diagnostics.status, [0, 0, 0, -1])
     finite = np.isfinite(results.states[-1, :, 0])
     np.testing.assert_array_equal(finite, [True, True, True, False])
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct"])
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0)])
+def test_empty_states_have_empty_gradients(shape, adjoint):
+    state = tf.zeros(shape)
+    with tf.GradientTape() as tape:
+        tape.watch(state)
+        states = keras_node.odeint(
+            lambda t, y: -y,
+            state,
+            (0.0, 0.5, 1.0),
+            solvers.Bosh3(per_sample_steps=True),
+            adjoint,
+        ).states
+    assert states.shape == (3, *shape)
+    assert tape.gradient(states, state).shape == shape

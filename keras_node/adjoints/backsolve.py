@@ -101,7 +101,7 @@ class _Backsolve:
         self._variables = variables
         self._is_adaptive = getattr(solver, "is_adaptive", False)
         # What a failed solve left NaN depends on nothing.
-        is_valid = _finite_lanes(result.states, problem.times.shape.rank)
+        is_valid = lanes.are_finite(result.states, problem.times.shape.rank)
         self._states = _zero_unless(is_valid, result.states)
         self._cotangents = _zero_unless(is_valid, cotangents)
 
@@ -150,7 +150,7 @@ class _Backsolve:
             ode_fn, elapsed, leaves, self._norm()
         )
         # An interval of no length tells nothing about the others.
-        span = tf.reduce_max(tf.abs(self._times[-1] - self._times[0]))
+        span = lanes.largest(tf.abs(self._times[-1] - self._times[0]))
         return tf.where(step_size > 0, step_size, span), tf.constant(2)
 
     def _norm(self):
@@ -177,7 +177,7 @@ class _Backsolve:
         of the lane with the longest interval.
         """
         late, early = self._times[row], self._times[row - 1]
-        longest = tf.reduce_max(tf.abs(early - late))
+        longest = lanes.largest(tf.abs(early - late))
         # Requested times may be equal: nothing moves between them.
         rate = tf.math.divide_no_nan(early - late, longest)
         size = len(self._problem.y)
@@ -268,15 +268,6 @@ class _Backsolve:
 
 def _add(x, y):
     return [a + b for a, b in zip(x, y, strict=True)]
-
-
-def _finite_lanes(states, rank):
-    """Returns for each requested time, and lane, whether it is finite."""
-    finite = True
-    for leaf in states:
-        axes = list(range(rank, leaf.shape.rank))
-        finite &= tf.reduce_all(tf.math.is_finite(leaf), axis=axes)
-    return finite
 
 
 def _zero_unless(is_valid, leaves):

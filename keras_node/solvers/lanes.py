@@ -52,5 +52,19 @@ def rms(leaves, lane_rank):
 
 def max_rms(leaves):
     """The largest `rms` of any sample: none is diluted by its batch."""
-    # Without samples there is no largest one.
-    return tf.maximum(tf.reduce_max(rms(leaves, 1)), 0.0)
+    return largest(rms(leaves, 1))
+
+
+def largest(values):
+    """Returns the largest of nonnegative lanes, or 0 where there are none."""
+    # Not the maximum of both: XLA's of NaN alone is minus infinity.
+    return tf.where(tf.size(values) > 0, tf.reduce_max(values), 0.0)
+
+
+def are_finite(leaves, lane_rank):
+    """Returns whether all elements of a lane are finite."""
+    finite = True
+    for leaf in leaves:
+        axes = list(range(lane_rank, leaf.shape.rank))
+        finite &= tf.reduce_all(tf.math.is_finite(leaf), axis=axes)
+    return finite

@@ -104,7 +104,7 @@ class ExplicitRungeKutta(Solver):
     def _integrate_fixed(self, ode_fn, times, y, recorder):
         steps = self.fixed_steps(times)
         states, record = replay(self, ode_fn, times, steps, y, recorder)
-        is_finite = tf.math.is_finite(lanes.rms(states, times.shape.rank))
+        is_finite = lanes.are_finite(states, times.shape.rank)
         return solution.Solution(
             states=solution.nan_unless(is_finite, states),
             diagnostics=self._fixed_diagnostics(times, steps, is_finite[-1]),

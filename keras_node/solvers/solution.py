@@ -87,7 +87,3 @@ def nan_unless(succeeded, leaves):
         for leaf in leaves
     ]
     return lanes.select(succeeded, leaves, nans)
-
-
-def _nan(leaf):
-    return leaf.dtype.as_numpy_dtype("nan")

@@ -26,7 +26,8 @@ class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
         atol: Positive float, absolute tolerance. Default 1e-6.
         first_step_size: Positive float in the units of time, or `None` for
             the default, 1e-3.
-        max_num_steps: Positive integer, most steps to try. Default 4096.
+        max_num_steps: Positive integer, most steps to try, at most ten
+            million. Default 4096.
         on_failure: `"raise"` (default) or `"nan"`, as in `Solver`.
         **kwargs: Other arguments of `tfp.math.ode.DormandPrince`.
     """
@@ -99,7 +100,7 @@ class BDF(Configurable, tfp.math.ode.BDF):
         first_step_size: Positive float in the units of time, or `None`
             (default) to choose it automatically.
         max_num_steps: Positive integer, most steps to try between two
-            requested times. Default 4096.
+            requested times, at most ten million. Default 4096.
         on_failure: `"raise"` (default) or `"nan"`, as in `Solver`.
         **kwargs: Other arguments of `tfp.math.ode.BDF`.
 
