@@ -60,13 +60,19 @@ def as_count(value, name):
         ValueError: If it is neither a positive integer nor a scalar tensor of
             integers, whose value is not looked at.
     """
-    if tf.is_tensor(value):
-        if value.dtype.is_integer and value.shape.rank == 0:
-            return tf.cast(value, tf.int32)
-    elif is_integer(value) and 0 < value <= tf.int32.max:
+    if is_integer_tensor(value) and value.shape.rank == 0:
+        return tf.cast(value, tf.int32)
+    if is_integer(value) and 0 < value <= tf.int32.max:
         return tf.constant(int(value), tf.int32)
     raise ValueError(
         f"`{name}` must be a positive integer. Received: {name}={value!r}"
+    )
+
+
+def is_integer_tensor(value):
+    """Whether a value is a tensor or a variable of integers."""
+    return (
+        isinstance(value, (tf.Tensor, tf.Variable)) and value.dtype.is_integer
     )
 
 

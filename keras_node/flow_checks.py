@@ -5,6 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.arguments import is_integer
+from keras_node.conversion import is_integer_tensor
 
 
 def check_sample_shape(sample_shape):
@@ -15,7 +16,8 @@ def check_sample_shape(sample_shape):
     if not isinstance(sample_shape, (tuple, list)):
         sizes = [sample_shape]
     if not all(
-        tf.is_tensor(size) or (is_integer(size) and size >= 0) for size in sizes
+        is_integer_tensor(size) or (is_integer(size) and size >= 0)
+        for size in sizes
     ):
         raise ValueError(
             "`sample_shape` must be an integer, at least 0, or a tuple of "
@@ -27,12 +29,12 @@ def check_seed(seed):
     """Raises `TypeError` unless it is a seed of tfp."""
     is_pair = isinstance(seed, (tuple, list)) and len(seed) == 2
     seeds = seed if is_pair else [seed]
-    if seed is not None and not tf.is_tensor(seed):
-        if not all(is_integer(number) for number in seeds):
-            raise TypeError(
-                "`seed` must be an integer, two of them, or `None`. "
-                f"Received: seed={seed!r}"
-            )
+    is_seed = seed is None or is_integer_tensor(seed)
+    if not is_seed and not all(is_integer(number) for number in seeds):
+        raise TypeError(
+            "`seed` must be an integer, two of them, or `None`. "
+            f"Received: seed={seed!r}"
+        )
 
 
 def check_types(bijector, base_distribution):

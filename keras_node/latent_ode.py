@@ -337,8 +337,11 @@ class LatentODE(VariationalModel):
         if isinstance(x, dict):
             observed = self._observe(x)
             targets = x.get("targets")
-            if not isinstance(targets, dict) or "values" in targets:
-                self._targets(x, observed)
+            if targets is not None:
+                observations.check_keys(targets)
+                # To predict, the times will do.
+                if "values" in targets:
+                    self._targets(x, observed)
         return observations.with_batch_axes(x)
 
     def _observe(self, inputs):

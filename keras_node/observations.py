@@ -71,7 +71,7 @@ def observations_of(inputs, observation_dim, initial_time, dtype, window=None):
             times are not sorted or an observed value is not finite.
         tf.errors.InvalidArgumentError: In a graph, for the latter.
     """
-    _check_keys(inputs)
+    check_keys(inputs)
     times, is_shared = _times_in(inputs)
     values = _values_of(inputs, times, observation_dim, dtype)
     mask = inputs.get("mask")
@@ -189,7 +189,8 @@ def with_batch_axes(inputs, batch_size=None):
     return inputs
 
 
-def _check_keys(inputs):
+def check_keys(inputs):
+    """Raises `ValueError` unless it is a dict of times and what goes along."""
     is_dict = isinstance(inputs, dict)
     if not is_dict or not {"times", _SHARED} & set(inputs):
         raise ValueError(

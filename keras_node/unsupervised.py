@@ -9,7 +9,13 @@ import tensorflow as tf
 
 def check_data(x):
     """Raises `ValueError` for data that Keras would stumble over."""
-    arrays = (np.ndarray, np.generic, tf.Tensor, tf.Variable)
+    arrays = (
+        np.ndarray,
+        np.generic,
+        tf.Tensor,
+        tf.Variable,
+        keras.KerasTensor,
+    )
     if x is not None and not isinstance(x, (tuple, list, dict, *arrays)):
         return  # A dataset, or something that Keras refuses by itself.
     leaves = [leaf for leaf in tf.nest.flatten(x) if leaf is not None]
@@ -17,17 +23,19 @@ def check_data(x):
         _is_batch(leaf) for leaf in leaves if isinstance(leaf, arrays)
     ):
         raise ValueError(
-            "The data must be arrays of numbers, with a batch axis, or a "
+            "The data must be arrays of numbers, of at least one sample, or a "
             f"dataset of batches. Received: x={reprlib.repr(x)}"
         )
 
 
 def _is_batch(array):
+    if isinstance(array, keras.KerasTensor):
+        return False  # It holds no numbers.
     dtype = array.dtype
     if isinstance(dtype, tf.DType):
         dtype = np.dtype(dtype.as_numpy_dtype)
     # That of bfloat16 is V.
-    return dtype.kind in "biufV" and len(array.shape) > 0
+    return dtype.kind in "biufV" and len(array.shape) and array.shape[0] != 0
 
 
 def spec_of(x):

@@ -12,7 +12,7 @@ from keras_node.arguments import (
     is_nonnegative,
     is_positive_integer,
 )
-from keras_node.conversion import as_count
+from keras_node.conversion import as_count, is_integer_tensor
 from keras_node.seeds import Seeds
 
 
@@ -247,7 +247,7 @@ class VariationalModel(keras.Model):
 
     def seed(self, seed):
         """Returns the seed of a draw: that of an integer, or the next one."""
-        if tf.is_tensor(seed):
+        if is_integer_tensor(seed) and seed.shape == [2]:
             return seed
         if seed is not None:
             return tf.constant([as_int32(seed, "seed"), 0])
@@ -278,7 +278,8 @@ def data(values, times, mask, targets=None):
 
 
 def _check_kl_weight(kl_weight):
-    if not is_nonnegative(kl_weight) and not callable(kl_weight):
+    is_schedule = callable(kl_weight) and not isinstance(kl_weight, type)
+    if not is_nonnegative(kl_weight) and not is_schedule:
         raise ValueError(
             "`kl_weight` must be a float, at least 0, or a callable of the "
             f"step. Received: kl_weight={kl_weight!r}"

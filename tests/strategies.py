@@ -45,9 +45,11 @@ OWN_SOLVERS = (
 )
 ADAPTIVE = OWN_SOLVERS[4:]
 ADJOINTS = ("auto", "checkpoint", "backsolve", "direct")
-# Keras itself names arguments and data that it does not know.
+# Keras and TensorFlow name arguments, data and names that they do not know.
 _OF_KERAS = re.compile(
-    "Unrecognized (keyword arguments|data type)|Only input tensors may be "
+    "Unrecognized (keyword arguments|data type)"
+    "|Only input tensors may be passed"
+    "|is not a valid module name"
 )
 _OF_THE_HOUSE = re.compile("Received: .")
 

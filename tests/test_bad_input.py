@@ -198,7 +198,7 @@ MAKERS = {
 
 
 # Functions of other people, who have errors of their own.
-FOREIGN = ("dynamics", "likelihood", "make_distribution", "marks")
+FOREIGN = ("dynamics", "kl_weight", "likelihood", "make_distribution", "marks")
 # Integers that memory has to hold.
 SIZES = (
     "hidden_units",
