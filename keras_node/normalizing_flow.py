@@ -262,16 +262,15 @@ class NormalizingFlow(keras.Model):
             ValueError: If a conditional flow was never called, so that the
                 size of its condition is not known.
         """
-        is_unknown = self.condition_shape is None
-        if is_unknown and needs_condition(self.bijector):
+        if self.condition_shape is None and needs_condition(self.bijector):
             raise ValueError(
                 "A conditional flow must have been fitted or called on "
                 '{"x": ..., "condition": ...} before it is exported, which '
                 f"tells the size of its condition. Received: {self.name!r}, "
                 "not built"
             )
-        if is_unknown:
-            self.log_prob(self.sample(1))  # Makes what weights are missing.
+        if not self.built:
+            self(self.sample(1))  # Makes all weights.
         serving.write_flow(self, path, options)
 
     def _options(self, condition, training):

@@ -214,6 +214,16 @@ def test_exported_model_is_converted_for_tensorflow_lite(served):
     assert b"Flex" in converter.convert()
 
 
+def test_flow_that_was_never_called_is_served(tmp_path):
+    flow = zoo.flow(solver=zoo.keras_node.solvers.Euler())
+    flow.export(tmp_path / "flow")
+    x = tf.constant(zoo.points(4))
+    loaded = tf.saved_model.load(tmp_path / "flow")
+    np.testing.assert_allclose(
+        loaded.log_prob(x)["log_prob"], flow.log_prob(x), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_conditional_flow_is_served_with_its_condition(tmp_path):
     keras.utils.set_random_seed(0)
     x = zoo.points()
