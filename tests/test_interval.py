@@ -3,20 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from strategies import OWN_SOLVERS
 
 import keras_node
 from keras_node import solvers
-
-NAMES = [
-    "euler",
-    "midpoint",
-    "heun",
-    "rk4",
-    "bosh3",
-    "dopri5",
-    "tsit5",
-    "dopri8",
-]
 
 
 def times_of_evaluations(dynamics, y0, times, solver):
@@ -37,7 +27,7 @@ def times_of_evaluations(dynamics, y0, times, solver):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("times", [(0.1, 0.17, 0.3), (0.3, 0.17, 0.1)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OWN_SOLVERS)
 def test_dynamics_are_not_evaluated_outside_the_interval(name, times, dtype):
     # 0.1 + (0.3 - 0.1) rounds to 0.30000000000000004.
     seen = times_of_evaluations(
