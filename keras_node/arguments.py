@@ -58,6 +58,19 @@ def as_boolean(value, name):
     return bool(value)
 
 
+def as_positive_integer(value, name):
+    """Returns an integer above 0, which may be of numpy, as one of Python.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not is_positive_integer(value):
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}"
+        )
+    return int(value)
+
+
 def as_int32(value, name):
     """Returns an integer, which may be of numpy, as one of Python.
 
@@ -76,14 +89,6 @@ def as_int32(value, name):
     return int(value)
 
 
-def as_scalar(value):
-    """Returns what an array or a tensor of one number holds, or the value."""
-    is_array = hasattr(value, "numpy") or isinstance(value, np.ndarray)
-    if is_array and np.ndim(value) == 0:
-        return np.asarray(value).item()
-    return value
-
-
 def as_time(value, name):
     """Returns a time as a float.
 
@@ -91,7 +96,7 @@ def as_time(value, name):
         TypeError: If it is no number.
         ValueError: If it is not finite.
     """
-    value = as_scalar(value)
+    value = _as_scalar(value)
     if not isinstance(value, numbers.Real) or is_boolean(value):
         raise TypeError(
             f"`{name}` must be a float, a time. Received: {name}={value!r}"
@@ -148,3 +153,11 @@ def check_step_size_factors(safety, smallest, largest):
             f"min_step_size_factor={smallest!r}, "
             f"max_step_size_factor={largest!r}"
         )
+
+
+def _as_scalar(value):
+    """Returns what an array or a tensor of one number holds, or the value."""
+    is_array = hasattr(value, "numpy") or isinstance(value, np.ndarray)
+    if is_array and np.ndim(value) == 0:
+        return np.asarray(value).item()
+    return value

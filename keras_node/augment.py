@@ -3,7 +3,7 @@
 import keras
 
 from keras_node import saving
-from keras_node.arguments import is_positive_integer
+from keras_node.arguments import as_positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -37,11 +37,7 @@ class Augment(keras.layers.Layer):
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
-        if not is_positive_integer(units):
-            raise ValueError(
-                f"`units` must be a positive integer. Received: units={units}"
-            )
-        self.units = int(units)
+        self.units = as_positive_integer(units, "units")
         self.supports_masking = True
 
     def build(self, input_shape):

@@ -4,7 +4,7 @@ import reprlib
 
 import tensorflow as tf
 
-from keras_node.arguments import is_integer
+from keras_node.arguments import as_int32, as_positive_integer
 
 # What TensorFlow, Keras and numpy raise for what is no tensor.
 _REFUSALS = (
@@ -62,11 +62,7 @@ def as_count(value, name):
     """
     if is_integer_tensor(value) and value.shape.rank == 0:
         return tf.cast(value, tf.int32)
-    if is_integer(value) and 0 < value <= tf.int32.max:
-        return tf.constant(int(value), tf.int32)
-    raise ValueError(
-        f"`{name}` must be a positive integer. Received: {name}={value!r}"
-    )
+    return tf.constant(as_int32(as_positive_integer(value, name), name))
 
 
 def is_integer_tensor(value):

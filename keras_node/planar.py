@@ -3,7 +3,7 @@
 import keras
 
 from keras_node import saving
-from keras_node.arguments import as_boolean, is_positive_integer
+from keras_node.arguments import as_boolean, as_positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -47,11 +47,9 @@ class PlanarDynamics(keras.layers.Layer):
 
     def __init__(self, units, hypernetwork=False, hidden_units=16, **kwargs):
         super().__init__(**kwargs)
-        _check_positive("units", units)
-        _check_positive("hidden_units", hidden_units)
-        self.units = units
+        self.units = as_positive_integer(units, "units")
         self.hypernetwork = as_boolean(hypernetwork, "hypernetwork")
-        self.hidden_units = hidden_units
+        self.hidden_units = as_positive_integer(hidden_units, "hidden_units")
 
     def build(self, t_shape, y_shape):
         if len(y_shape) != 2:
@@ -113,13 +111,6 @@ class PlanarDynamics(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return saving.from_config(cls, config)
-
-
-def _check_positive(name, value):
-    if not is_positive_integer(value):
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}"
-        )
 
 
 def _tanh(w, b, y):

@@ -3,7 +3,7 @@
 import keras
 
 from keras_node import adjoints, identifiers, saving, solvers, vector_field
-from keras_node.arguments import is_positive_integer
+from keras_node.arguments import as_positive_integer
 from keras_node.odeint import solve
 
 
@@ -30,11 +30,7 @@ class ODERNNCell(keras.layers.Layer):
 
     def __init__(self, units, dynamics=None, solver="midpoint", **kwargs):
         super().__init__(**kwargs)
-        if not is_positive_integer(units):
-            raise ValueError(
-                f"`units` must be a positive integer. Received: units={units!r}"
-            )
-        self.units = self.state_size = int(units)
+        self.units = self.state_size = as_positive_integer(units, "units")
         if dynamics is None:
             dynamics = _default_dynamics(units, self.dtype_policy)
         self.dynamics = dynamics

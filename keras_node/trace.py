@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_node import identifiers, noise
-from keras_node.arguments import check_among, is_positive_integer
+from keras_node.arguments import as_positive_integer, check_among
 
 
 class TraceEstimator(identifiers.Configurable):
@@ -85,13 +85,8 @@ class Hutchinson(TraceEstimator):
     _arguments = ("num_probes", "distribution", "seed")
 
     def __init__(self, num_probes=1, distribution="rademacher", seed=None):
-        if not is_positive_integer(num_probes):
-            raise ValueError(
-                "`num_probes` must be a positive integer. "
-                f"Received: num_probes={num_probes!r}"
-            )
         check_among(distribution, "distribution", noise.DISTRIBUTIONS)
-        self.num_probes = int(num_probes)
+        self.num_probes = as_positive_integer(num_probes, "num_probes")
         self.distribution = distribution
         self.seed = noise.as_seed(seed)
 

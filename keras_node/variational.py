@@ -9,8 +9,8 @@ import tensorflow_probability as tfp
 from keras_node import nfe, unsupervised
 from keras_node.arguments import (
     as_int32,
+    as_positive_integer,
     is_nonnegative,
-    is_positive_integer,
 )
 from keras_node.conversion import as_count, is_integer_tensor
 from keras_node.seeds import Seeds
@@ -141,14 +141,10 @@ class VariationalModel(keras.Model):
             ValueError: If an argument is out of its range.
         """
         unsupervised.check_compile(kwargs)
-        if not is_positive_integer(num_samples):
-            raise ValueError(
-                "`num_samples` must be a positive integer. "
-                f"Received: num_samples={num_samples!r}"
-            )
+        num_samples = as_positive_integer(num_samples, "num_samples")
         _check_kl_weight(kl_weight)
         super().compile(optimizer=optimizer, **kwargs)
-        self._num_samples = int(num_samples)
+        self._num_samples = num_samples
         self._kl_weight = kl_weight
         self._compile_options = kwargs
 
