@@ -15,7 +15,6 @@ from keras_node import (
     noise,
     saving,
     solvers,
-    vector_field,
 )
 from keras_node import regularizers as regularization
 from keras_node import trace as trace_estimators
@@ -23,8 +22,8 @@ from keras_node.linearization import Linearization
 from keras_node.odeint import solve
 from keras_node.regularizers import Penalties
 from keras_node.remembrance import Epochs
-from keras_node.solvers import compilation
 from keras_node.trace import ExactTrace
+from keras_node.vector_field import VectorField
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -126,9 +125,8 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
     ):
         parameters = dict(locals())
         events.check_event_ndims(event_ndims)
-        if not vector_field.takes_condition(dynamics):
-            vector_field.check_callable(dynamics)
-        vector_field.refuse_stateful_layers(dynamics)
+        field = VectorField(dynamics)
+        field.refuse_stateful_layers()
         keras.layers.Layer.__init__(self, name=name, autocast=False)
         self._epochs = Epochs()
         tfp.bijectors.Bijector.__init__(
@@ -140,7 +138,10 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         )
         # A parent would build an unbuilt layer by a call of its own.
         self.built = True
+        self._is_field_built = False
+        self._field_layers = []
         self.dynamics = dynamics
+        self.field = field
         self.times = clock.as_static_times(times)
         self.solver = solvers.get(solver)
         self.adjoint = adjoints.get(adjoint)
@@ -223,7 +224,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
     def call(self, x, times, condition=None, training=None):
         """Returns the state at the last time, and the log-det to it."""
         events.check_event(x, self.event_ndims)
-        vector_field.check_callable(self.dynamics, condition)
+        self.field.check_condition(condition)
         batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
         y = events.flatten_batch(x, self.event_ndims)
         if condition is not None:
@@ -242,6 +243,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             on_backward=functools.partial(nfe.update, self._nfe_backward),
             num_controlled=2,
         )
+        self._track_field()
         nfe.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
         self.__dict__["_diagnostics"] = results.diagnostics
         states = tf.nest.map_structure(lambda leaf: leaf[-1], results.states)
@@ -251,17 +253,23 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         return y, tf.reshape(log_det, batch)
 
     def _build_dynamics(self, y, condition):
-        dynamics = self.dynamics
-        if isinstance(dynamics, keras.layers.Layer) and not dynamics.built:
-            t_shape = clock.t_shape(self.solver)
-            vector_field.build_layer(
-                dynamics,
-                keras.KerasTensor(t_shape, y.dtype.name),
+        if not self._is_field_built:
+            self._is_field_built = True
+            self.field.build(
+                clock.t_shape(self.solver),
                 _symbolic(y),
                 None if condition is None else _symbolic(condition),
             )
-            vector_field.refuse_stateful_layers(dynamics)
+            self._track_field()
+            self.field.warn_of_untracked(self)
         self._show_weights()
+
+    def _track_field(self):
+        """Takes the weights of networks that a callable holds for its own."""
+        layers = self.field.layers_for(self)
+        if len(layers) > len(self._field_layers):
+            self._field_layers = layers
+            self._show_weights()
 
     def _show_weights(self):
         """Lets `tf.Module` see the weights, which are Keras's.
@@ -269,64 +277,37 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         A `Chain` or a distribution finds its variables by looking through the
         attributes of the modules in it.
         """
+        holders = [*self._field_layers]
         if isinstance(self.dynamics, keras.layers.Layer):
-            values = [variable.value for variable in self.dynamics.variables]
-            # While Keras builds a model symbolically, some have none yet.
-            self.__dict__["_tf_weights"] = tuple(
-                value for value in values if isinstance(value, tf.Variable)
-            )
+            holders.append(self.dynamics)
+        values = [v.value for holder in holders for v in holder.variables]
+        # While Keras builds a model symbolically, some have none yet.
+        self.__dict__["_tf_weights"] = tuple(
+            value for value in values if isinstance(value, tf.Variable)
+        )
 
     def _ode_fn(self, y, condition, training):
         """Returns the dynamics of state, log-det and penalties."""
-        trace = self._estimator(training)
+        trace = self.evaluation_trace if training is False else self.trace
+        ode_fn = self.field.bind(training, condition)
         bits = None
         if trace.is_random or self._penalties.needs_probes:
             source = trace if trace.is_random else self._penalties
-            ode_fn = vector_field.as_ode_fn(self.dynamics, training, condition)
             key = noise.key_of(ode_fn, clock.t_shape(self.solver), y)
             bits = noise.freeze(source.sample_probes(y, key))
-        augmented = self._traced()
-        return lambda t, state: augmented(
-            t, state[0], bits, condition, training
-        )
 
-    def _estimator(self, training):
-        return self.evaluation_trace if training is False else self.trace
+        def augmented(t, state):
+            y = state[0]
+            linearization = Linearization(ode_fn, t, y, noise.thaw(bits, y))
+            divergence = None
+            if isinstance(trace, ExactTrace):
+                divergence = self.field.divergence(t, y, condition)
+            if divergence is None:
+                divergence = trace.divergence(linearization)
+            rates = self._penalties.rates(linearization)
+            return linearization.derivative, divergence, rates
 
-    def _traced(self):
-        """Returns `_augmented`, traced once and not at each evaluation.
-
-        It is kept where that is safe: eagerly, as graphs have tensors of their
-        own, and for layers, as functions may close over what changes.
-        """
-        is_direct = isinstance(self.adjoint, adjoints.DirectAdjoint)
-        if is_direct and compilation.in_xla():
-            # In a function within a differentiated loop the gradient's sizes
-            # are dynamic, which XLA refuses.
-            return self._augmented
-        dynamics = self.dynamics
-        is_layer = isinstance(dynamics, keras.layers.Layer)
-        if not is_layer or not tf.executing_eagerly():
-            return tf.function(self._augmented, autograph=False)
-        traced = self.__dict__.get("_kept")
-        if traced is None or traced[0] is not dynamics:
-            traced = dynamics, tf.function(self._augmented, autograph=False)
-            self.__dict__["_kept"] = traced
-        return traced[1]
-
-    def _augmented(self, t, y, bits, condition, training):
-        ode_fn = vector_field.as_ode_fn(self.dynamics, training, condition)
-        linearization = Linearization(ode_fn, t, y, noise.thaw(bits, y))
-        trace = self._estimator(training)
-        if isinstance(trace, ExactTrace) and hasattr(
-            self.dynamics, "divergence"
-        ):
-            options = {} if condition is None else {"condition": condition}
-            divergence = self.dynamics.divergence(t, y, **options)
-        else:
-            divergence = trace.divergence(linearization)
-        rates = self._penalties.rates(linearization)
-        return linearization.derivative, divergence, rates
+        return augmented
 
     def get_config(self):
         config = {

@@ -19,7 +19,6 @@ from keras_node import (
     solvers,
     tfp_config,
     tfp_variables,
-    vector_field,
 )
 from keras_node import latent_parts as parts
 from keras_node.arguments import as_time, is_positive
@@ -31,6 +30,7 @@ from keras_node.variational import (
     VariationalModel,
     data,
 )
+from keras_node.vector_field import VectorField
 
 
 class Reconstruction(typing.NamedTuple):
@@ -157,7 +157,7 @@ class LatentODE(VariationalModel):
         self.latent_dim = int(latent_dim)
         self.encoder = recognition.get(encoder, policy)
         self.dynamics = parts.given(dynamics, latent_dim, policy)
-        vector_field.check_callable(self.dynamics)
+        self._field = VectorField(self.dynamics)
         self.likelihood = likelihoods.get(likelihood)
         num_outputs = self.likelihood.num_outputs(self.observation_dim)
         self.decoder = parts.given(decoder, num_outputs, policy)
@@ -177,6 +177,8 @@ class LatentODE(VariationalModel):
         )
         parts.check_window(self.likelihood.window, self.initial_time)
         self._process.build(self.observation_dim)
+        self._field_layers = self._field.layers_for(self)
+        self._field.warn_of_untracked(self)
         self.built = True
 
     @property
@@ -185,7 +187,7 @@ class LatentODE(VariationalModel):
         return LatentProcess(
             encoder=self.encoder,
             posterior_head=self._posterior_head,
-            dynamics=self.dynamics,
+            field=self._field,
             decoder=self.decoder,
             likelihood=self.likelihood,
             prior=self.prior,

@@ -7,10 +7,12 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node import clock, closure, trajectory, vector_field
+from keras_node import clock, trajectory
 from keras_node import latent_parts as parts
 from keras_node.adjoints import Adjoint
+from keras_node.field_layers import refuse_stateful_layers
 from keras_node.likelihoods import Likelihood
+from keras_node.vector_field import VectorField
 
 
 class Explained(typing.NamedTuple):
@@ -34,7 +36,7 @@ class LatentProcess:
     Attributes:
         encoder: Keras layer, from features to one vector for each series.
         posterior_head: Keras layer, from there to twice the latent state.
-        dynamics: The vector field, of any kind.
+        field: `VectorField` of the latent state.
         decoder: Keras layer, from a latent state to the likelihood's outputs.
         likelihood: `Likelihood`.
         prior: `tfd.Distribution` of a latent state.
@@ -46,7 +48,7 @@ class LatentProcess:
 
     encoder: keras.layers.Layer
     posterior_head: keras.layers.Layer
-    dynamics: typing.Callable
+    field: VectorField
     decoder: keras.layers.Layer
     likelihood: Likelihood
     prior: tfp.distributions.Distribution
@@ -75,19 +77,10 @@ class LatentProcess:
         self.posterior_head(encoded)
         self.prior.log_prob(tf.zeros([1, self._latent_dim], dtype))
         z = keras.KerasTensor((None, self._latent_dim), dtype)
-        t_shape = clock.t_shape(self.solver)
-        vector_field.refuse_stateful_layers(self.dynamics)
         if self.likelihood.window is not None:
             # The solve evaluates the intensity, too.
-            vector_field.refuse_stateful_layers(self.decoder)
-        if isinstance(self.dynamics, keras.layers.Layer):
-            t = keras.KerasTensor(t_shape, dtype)
-            vector_field.build_layer(self.dynamics, t, z)
-        closure.trace(
-            vector_field.as_ode_fn(self.dynamics),
-            t_shape,
-            tf.TensorSpec(z.shape, dtype),
-        )
+            refuse_stateful_layers([self.decoder])
+        self.field.build(clock.t_shape(self.solver), z)
         num_outputs = self.likelihood.num_outputs(observation_dim)
         parts.check_outputs(self.decoder(z), num_outputs)
         if not self.likelihood.built:  # A loaded one is.
@@ -191,7 +184,7 @@ class LatentProcess:
 
     def _ode_fn(self, training):
         """Returns the dynamics of a state, and of integrals if it has any."""
-        dynamics = vector_field.as_ode_fn(self.dynamics, training)
+        dynamics = self.field.bind(training)
 
         def ode_fn(t, state):
             z, integrals = state

@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_node import closure
+from keras_node import tracing
 
 
 class Linearization:
@@ -32,7 +32,7 @@ class Linearization:
             persistent=True, watch_accessed_variables=False
         ) as self._tape:
             self._tape.watch(self._y)
-            derivative = closure.check_derivative(ode_fn(t, self._y), y)
+            derivative = tracing.check_derivative(ode_fn(t, self._y), y)
             self.derivative = tf.nest.map_structure(
                 lambda slope, leaf: tf.cast(slope, leaf.dtype), derivative, y
             )

@@ -10,7 +10,7 @@ import random
 import numpy as np
 import tensorflow as tf
 
-from keras_node import closure, replicas
+from keras_node import replicas, tracing
 from keras_node.arguments import as_int32
 from keras_node.solvers.state import solved_dtype
 
@@ -40,7 +40,7 @@ def key_of(ode_fn, t_shape, y):
         y: Float tensor, the state, or a nested structure.
     """
     total = tf.zeros([], tf.int32)
-    for weight in closure.weights(ode_fn, t_shape, y):
+    for weight in tracing.trace(ode_fn, t_shape, y).floats:
         total += tf.reduce_sum(_bits(tf.stop_gradient(weight)))
     return total
 

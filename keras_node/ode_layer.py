@@ -9,17 +9,16 @@ import tensorflow as tf
 from keras_node import (
     adjoints,
     clock,
-    closure,
     nfe,
     saving,
     solvers,
-    vector_field,
 )
 from keras_node import regularizers as regularization
 from keras_node.arguments import as_boolean
 from keras_node.conversion import as_floats
 from keras_node.odeint import solve
 from keras_node.regularizers import Penalties
+from keras_node.vector_field import VectorField
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -108,7 +107,7 @@ class ODELayer(keras.layers.Layer):
         # Half precision would not tell one of the call's `times` from the
         # next: `call` casts the state, and the state alone.
         super().__init__(autocast=False, **kwargs)
-        vector_field.check_callable(dynamics)
+        self._field = VectorField(dynamics)
         self.dynamics = dynamics
         self.times = clock.as_static_times(times)
         self.solver = solvers.get(solver)
@@ -128,24 +127,17 @@ class ODELayer(keras.layers.Layer):
             inputs_shape,
         )
         _check_leaves(state)
-        vector_field.refuse_stateful_layers(self.dynamics)
-        if isinstance(self.dynamics, keras.layers.Layer):
-            t = keras.KerasTensor(t_shape, self.compute_dtype)
-            vector_field.build_layer(self.dynamics, t, state)
-        # Again, for the layers that the dynamics make when they are built.
-        vector_field.refuse_stateful_layers(self.dynamics)
-        closure.trace(
-            vector_field.as_ode_fn(self.dynamics),
-            t_shape,
-            tf.nest.map_structure(_as_spec, state),
-        )
+        self._field.build(t_shape, state)
+        # A callable may hold networks: theirs are weights of this layer.
+        self._field_layers = self._field.layers_for(self)
+        self._field.warn_of_untracked(self)
 
     def call(self, inputs, times=None, training=None, mask=None):
         _check_leaves(inputs)
         state = tf.nest.map_structure(
             lambda leaf: as_floats(leaf, "inputs", self.compute_dtype), inputs
         )
-        ode_fn = vector_field.as_ode_fn(self.dynamics, training)
+        ode_fn = self._field.bind(training)
         t_shape = clock.t_shape(self.solver, np.shape(times))
         results = solve(
             self._penalties.extend(ode_fn, t_shape, state),
@@ -153,7 +145,7 @@ class ODELayer(keras.layers.Layer):
             self.times if times is None else times,
             self.solver,
             self.adjoint,
-            on_backward=self._count_backward,
+            on_backward=functools.partial(nfe.update, self._nfe_backward),
             num_controlled=len(tf.nest.flatten(state)),
         )
         states, integrals = results.states
@@ -165,9 +157,6 @@ class ODELayer(keras.layers.Layer):
         if mask is not None and times is not None:
             _set_mask(outputs, mask, results.times.shape[0])
         return outputs
-
-    def _count_backward(self, num_evaluations):
-        nfe.update(self._nfe_backward, num_evaluations)
 
     def compute_output_shape(self, inputs_shape, times_shape=None):
         if not self.return_sequences:
@@ -227,10 +216,6 @@ def _check_leaves(inputs):
             "`inputs` must be a float tensor with a batch axis, or a nested "
             f"structure of them. Received: inputs={inputs!r}"
         )
-
-
-def _as_spec(leaf):
-    return tf.TensorSpec(leaf.shape, leaf.dtype)
 
 
 def _repeat(mask, num_times):

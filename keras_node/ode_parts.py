@@ -4,7 +4,7 @@ import contextlib
 
 import keras
 
-from keras_node import vector_field
+from keras_node import field_layers
 
 # What Keras and this package keep of a model, traced with its solvers.
 _TRACES = ("train_function", "test_function", "predict_function", "_functions")
@@ -77,4 +77,4 @@ def _layers(model):
             f"Expected a Keras layer or model. Received: {model!r} of type "
             f"{type(model).__name__}"
         )
-    return vector_field.flatten_layers(model)
+    return field_layers.flatten_layers(model)

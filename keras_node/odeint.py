@@ -4,12 +4,12 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node import adjoints, clock, closure, solvers
+from keras_node import adjoints, clock, eager_solves, solvers, tracing
 from keras_node.adjoints.adjoint import Problem
 from keras_node.conversion import as_tensor
 from keras_node.solvers import failure
-from keras_node.solvers.state import flat_ode_fn, widen
-from keras_node.vector_field import as_ode_fn
+from keras_node.solvers.state import widen
+from keras_node.vector_field import VectorField
 
 
 def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
@@ -19,6 +19,11 @@ def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
     at each of `times`. The gradient flows to the initial state, to `times` if
     it is a tensor, to every trainable variable that `dynamics` uses, and to
     every float tensor that it closes over.
+
+    Python runs `dynamics` once for each solve, as in a `tf.function`: what it
+    reads then holds for the whole solve and its gradient. Eagerly, equal solves
+    share one graph from the second on. To debug, let Python run at each
+    evaluation: `tf.config.run_functions_eagerly(True)`.
 
     Args:
         dynamics: The vector field `f`: a callable `f(t, y)`; a Keras layer or
@@ -58,7 +63,8 @@ def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
     Reference:
     - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
     """
-    return solve(_converted(dynamics), initial_state, times, solver, adjoint)
+    ode_fn = VectorField(_converted(dynamics)).bind()
+    return solve(ode_fn, initial_state, times, solver, adjoint)
 
 
 def _converted(dynamics):
@@ -73,7 +79,7 @@ def _converted(dynamics):
 
 @tf.autograph.experimental.do_not_convert
 def solve(
-    dynamics,
+    ode_fn,
     initial_state,
     times,
     solver="tsit5",
@@ -85,6 +91,7 @@ def solve(
     """Does what `odeint` says, for layers.
 
     Args:
+        ode_fn: Callable `(t, state) -> derivative`.
         on_backward: Callable of an integer tensor, called in each backward
             pass with its number of function evaluations; or `None`.
         num_controlled: How many leaves of the state, from the first, control
@@ -96,7 +103,6 @@ def solve(
     """
     solver = solvers.get(solver)
     adjoint = adjoints.get(adjoint)
-    ode_fn = as_ode_fn(dynamics)
     initial_state = tf.nest.map_structure(_as_float_tensor, initial_state)
     leaves = tf.nest.flatten(initial_state)
     if not leaves:
@@ -108,18 +114,22 @@ def solve(
     times = clock.as_clock(times, solver, leaves, times_are_data)
     if times_are_data:
         times = tf.stop_gradient(times)
-    captures = closure.trace(ode_fn, times.shape[1:], initial_state)
-    result = adjoint.solve(
+    if _is_debugged(solver):
+        adjoint = adjoints.DirectAdjoint()
+        field = tracing.PythonField(ode_fn, initial_state)
+    else:
+        field = tracing.trace(ode_fn, times.shape[1:], initial_state)
+    result = eager_solves.solve(
+        adjoint,
         Problem(
             solver=solver,
-            ode_fn=flat_ode_fn(ode_fn, initial_state),
+            field=field,
             times=times,
             y=widen(leaves),
-            captures=captures,
             times_vary=times_vary and not times_are_data,
             on_backward=on_backward,
             num_controlled=num_controlled,
-        )
+        ),
     )
     states = [
         tf.cast(state, leaf.dtype)
@@ -133,6 +143,12 @@ def solve(
         diagnostics=result.diagnostics,
         solver_internal_state=result.internal,
     )
+
+
+def _is_debugged(solver):
+    """Whether Python is to run the dynamics at each evaluation."""
+    is_debugged = tf.executing_eagerly() and tf.config.functions_run_eagerly()
+    return is_debugged and isinstance(solver, solvers.ExplicitRungeKutta)
 
 
 def _as_float_tensor(value):

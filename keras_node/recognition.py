@@ -2,9 +2,10 @@
 
 import keras
 
-from keras_node import adjoints, identifiers, saving, solvers, vector_field
+from keras_node import adjoints, clock, identifiers, saving, solvers
 from keras_node.arguments import as_positive_integer
 from keras_node.odeint import solve
+from keras_node.vector_field import VectorField
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -34,24 +35,21 @@ class ODERNNCell(keras.layers.Layer):
         if dynamics is None:
             dynamics = _default_dynamics(units, self.dtype_policy)
         self.dynamics = dynamics
-        vector_field.check_callable(self.dynamics)
+        self._field = VectorField(self.dynamics)
         self.solver = solvers.get(solver)
         self.cell = keras.layers.GRUCell(units, dtype=self.dtype_policy)
 
     def build(self, input_shape):
-        vector_field.refuse_stateful_layers(self.dynamics)
         self.cell.build(input_shape)
-        if isinstance(self.dynamics, keras.layers.Layer):
-            vector_field.build_layer(
-                self.dynamics,
-                keras.KerasTensor((), self.compute_dtype),
-                keras.KerasTensor((None, self.units), self.compute_dtype),
-            )
+        h = keras.KerasTensor((None, self.units), self.compute_dtype)
+        self._field.build(clock.t_shape(self.solver), h)
+        self._field_layers = self._field.layers_for(self)
+        self._field.warn_of_untracked(self)
 
     def call(self, inputs, states, training=None):
         gap = inputs[:, -1:]
         h, _ = self.cell(inputs, states, training=training)
-        ode_fn = vector_field.as_ode_fn(self.dynamics, training)
+        ode_fn = self._field.bind(training)
         # Gaps differ from sample to sample: each runs through its own in
         # one unit of the solver's time, all of them in the same steps.
         results = solve(

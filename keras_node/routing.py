@@ -2,7 +2,6 @@
 
 import tensorflow_probability as tfp
 
-from keras_node import vector_field
 from keras_node.cnf_bijector import CNFBijector
 
 # `tfb.Chain(...)` and `tfb.Invert(...)` make objects of their base classes.
@@ -36,13 +35,13 @@ def call_options(bijector, condition=None, training=None):
 def needs_condition(bijector):
     """Whether a flow in a bijector cannot do without a condition."""
     if isinstance(bijector, CNFBijector):
-        return vector_field.needs_condition(bijector.dynamics)
+        return bijector.field.needs_condition
     return any(needs_condition(part) for part in _parts(bijector))
 
 
 def _takes_condition(bijector):
     if isinstance(bijector, CNFBijector):
-        return vector_field.takes_condition(bijector.dynamics)
+        return bijector.field.takes_condition
     return any(_takes_condition(part) for part in _parts(bijector))
 
 

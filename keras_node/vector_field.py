@@ -1,137 +1,244 @@
-"""What a vector field is: how dynamics of any kind are called."""
+"""The vector field: dynamics of any kind, and how they are called."""
 
 import functools
 import inspect
+import warnings
 
 import keras
 import tensorflow as tf
 
+from keras_node import tracing
+from keras_node.field_layers import (
+    flatten_layers,
+    reachable_layers,
+    refuse_stateful_layers,
+)
 
-def as_ode_fn(dynamics, training=None, condition=None):
-    """Returns dynamics of any kind as a callable `f(t, y)`.
+
+class VectorField:
+    """The right-hand side `f` of `dy/dt = f(t, y)`.
 
     Args:
         dynamics: A Keras layer or model of `y`; one of `(t, y)`, among them a
             Functional model with inputs `[t, y]`; or any callable `f(t, y)`.
             With a condition, each takes it too, by the name `condition`, a
             Functional model as its third input.
-        training: Boolean or `None`, passed to layers that take it.
-        condition: Tensor or structure that the dynamics depend on, or `None`.
+
+    Attributes:
+        dynamics: As above.
 
     Raises:
-        TypeError: If `dynamics` is not callable.
-        ValueError: If it does not take the condition, or does not get the one
-            that it needs.
+        TypeError: If `dynamics` is not callable, a class, or takes other
+            arguments.
     """
-    check_callable(dynamics, condition)
-    options = {}
-    if condition is not None:
-        options["condition"] = condition
-    if not isinstance(dynamics, keras.layers.Layer):
-        return functools.partial(dynamics, **options) if options else dynamics
-    if training is not None and _names(dynamics.call, "training"):
-        options["training"] = training
-    if num_functional_inputs(dynamics):
-        return functools.partial(_call_functional, dynamics, options)
-    if takes_time(dynamics):
-        return lambda t, y: dynamics(t, y, **options)
-    return lambda t, y: dynamics(y, **options)
 
+    def __init__(self, dynamics):
+        if not callable(dynamics) or isinstance(dynamics, type):
+            hint = ""
+            if callable(dynamics):
+                hint = " Create an object of the class."
+            raise TypeError(
+                "`dynamics` must be a Keras layer or model, or a callable "
+                f"f(t, y).{hint} Received: dynamics={dynamics!r}"
+            )
+        self.dynamics = dynamics
+        self._read_variables = []
+        if not self._is_layer:
+            self._check_signature()
 
-def check_callable(dynamics, condition=None):
-    """Raises unless dynamics can be called with time, state and condition.
-
-    Raises:
-        TypeError: If it is not callable, a class, or takes other arguments.
-        ValueError: If it does not take the condition, or does not get the one
-            that it needs.
-    """
-    if not callable(dynamics) or isinstance(dynamics, type):
-        hint = " Create an object of the class." * callable(dynamics)
-        raise TypeError(
-            "`dynamics` must be a Keras layer or model, or a callable "
-            f"f(t, y).{hint} Received: dynamics={dynamics!r}"
-        )
-    _check_condition(dynamics, condition)
-    if isinstance(dynamics, keras.layers.Layer):
-        return
-    signature = _signature(dynamics)
-    options = {} if condition is None else {"condition": condition}
-    try:
-        signature.bind("t", "y", **options)
-    except TypeError as error:
-        raise TypeError(
-            "`dynamics` must take two arguments, the time and the state, "
-            f"f(t, y). Received: dynamics={dynamics!r} with signature "
-            f"{signature}"
-        ) from error
-
-
-def _check_condition(dynamics, condition):
-    if condition is not None and not takes_condition(dynamics):
-        raise ValueError(
-            "A `condition` needs dynamics that take it: a layer with "
-            "`call(self, t, y, condition)`, a function f(t, y, condition), a "
-            "Functional model with inputs [t, y, condition], or "
-            "`ConcatTime(net)`. "
-            f"Received: dynamics={dynamics!r}, condition={condition}"
-        )
-    if condition is None and needs_condition(dynamics):
-        raise ValueError(
-            "The dynamics need a `condition`; pass it in the call, such as "
-            "`bijector.forward(x, condition=c)`. "
-            f"Received: dynamics={dynamics!r}, condition=None"
+    @property
+    def takes_condition(self):
+        """Whether the dynamics take a `condition`."""
+        if self._is_layer:
+            # Some layers take any keyword, and pass it on to none that does.
+            is_conditional = self._num_functional_inputs == 3
+            return is_conditional or _names(self.dynamics.call, "condition")
+        parameters = _signature(self.dynamics).parameters.values()
+        return _names(self.dynamics, "condition") or any(
+            parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
         )
 
+    @property
+    def needs_condition(self):
+        """Whether the dynamics cannot do without a `condition`."""
+        function = self.dynamics
+        if self._is_layer:
+            if self._num_functional_inputs:
+                return self._num_functional_inputs == 3
+            function = self.dynamics.call
+        parameter = _signature(function).parameters.get("condition")
+        return parameter is not None and parameter.default is parameter.empty
 
-def takes_condition(dynamics):
-    """Whether dynamics take a `condition`."""
-    if not callable(dynamics):
-        return False
-    if isinstance(dynamics, keras.layers.Layer):
-        is_conditional = num_functional_inputs(dynamics) == 3
-        # Some layers take any keyword, and pass it on to none that does.
-        return is_conditional or _names(dynamics.call, "condition")
-    parameters = _signature(dynamics).parameters.values()
-    return _names(dynamics, "condition") or any(
-        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
-    )
+    def check_condition(self, condition):
+        """Raises `ValueError` unless the dynamics take just this condition."""
+        if condition is not None and not self.takes_condition:
+            raise ValueError(
+                "A `condition` needs dynamics that take it: a layer with "
+                "`call(self, t, y, condition)`, a function f(t, y, condition), "
+                "a Functional model with inputs [t, y, condition], or "
+                "`ConcatTime(net)`. Received: "
+                f"dynamics={self.dynamics!r}, condition={condition}"
+            )
+        if condition is None and self.needs_condition:
+            raise ValueError(
+                "The dynamics need a `condition`; pass it in the call, such as "
+                "`bijector.forward(x, condition=c)`. "
+                f"Received: dynamics={self.dynamics!r}, condition=None"
+            )
+
+    def bind(self, training=None, condition=None):
+        """Returns the dynamics as a function `f(t, y)`.
+
+        Args:
+            training: Boolean or `None`, passed to layers that take it.
+            condition: Tensor or structure that the dynamics depend on, or
+                `None`.
+
+        Raises:
+            ValueError: If the dynamics do not take the condition, or do not
+                get the one that they need.
+        """
+        self.check_condition(condition)
+        dynamics = self.dynamics
+        options = {} if condition is None else {"condition": condition}
+        if not self._is_layer:
+            return functools.partial(dynamics, **options)
+        if training is not None and _names(dynamics.call, "training"):
+            options["training"] = training
+        if self._num_functional_inputs:
+            return functools.partial(_call_functional, dynamics, options)
+        if self._takes_time:
+            return lambda t, y: dynamics(t, y, **options)
+        return lambda t, y: dynamics(y, **options)
+
+    def build(self, t_shape, y, condition=None):
+        """Makes the weights, and checks what the dynamics hold and return.
+
+        Args:
+            t_shape: Shape of the time, `()` or `(None,)`.
+            y: `KerasTensor`, or a nested structure of them.
+            condition: As `y`, or `None` (default).
+
+        Raises:
+            ValueError: If the derivative does not match the state, or there
+                is a layer that `refuse_stateful_layers` refuses.
+        """
+        self.refuse_stateful_layers()
+        dtype = tf.nest.flatten(y)[0].dtype
+        # The model that it is part of has built a Functional one already.
+        if self._is_layer and not self._num_functional_inputs:
+            t = keras.KerasTensor(t_shape, dtype)
+            self.bind(condition=condition)(t, y)
+        if condition is None:
+            specs = tf.nest.map_structure(
+                lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), y
+            )
+            traced = tracing.trace(self.bind(), t_shape, specs)
+            self._read_variables = traced.read_variables
+        # Again, for the layers that are made when others are built.
+        self.refuse_stateful_layers()
+
+    def refuse_stateful_layers(self):
+        """Raises `ValueError` for layers that are no function of their input.
+
+        See `field_layers.refuse_stateful_layers`.
+        """
+        refuse_stateful_layers(reachable_layers(self.dynamics))
+
+    def layers_for(self, owner):
+        """Returns the layers that a callable holds, for `owner` to track.
+
+        Not dynamics that are a layer themselves, as `owner` has them already;
+        nor a model that `owner` is part of, which tracks its own.
+
+        Args:
+            owner: Keras layer.
+        """
+        if self._is_layer:
+            return []
+        return [
+            layer
+            for layer in reachable_layers(self.dynamics)
+            if layer.built and not _holds(layer, owner)
+        ]
+
+    def warn_of_untracked(self, owner):
+        """Warns of variables that the dynamics read and nothing trains.
+
+        Args:
+            owner: Keras layer, after `build`.
+        """
+        if tf.distribute.has_strategy():
+            return  # A replica reads its own copies.
+        holders = [owner, *reachable_layers(self.dynamics)]
+        tracked = {id(v.value) for h in holders for v in h.variables}
+        names = [
+            variable.name
+            for variable in self._read_variables
+            if variable.trainable and id(variable) not in tracked
+        ]
+        if names:
+            warnings.warn(
+                "The dynamics read variables that no layer within reach "
+                f"tracks: {owner.name!r} neither trains nor saves them. Hold "
+                "their layer in a closure or as an attribute of a callable "
+                "object, or write the dynamics as a Keras layer with weights "
+                f"of its own. Received: variables {names}",
+                stacklevel=2,
+            )
+
+    def divergence(self, t, y, condition=None):
+        """Returns the closed form of `tr(df/dy)`, `(batch,)`, or `None`."""
+        if not hasattr(self.dynamics, "divergence"):
+            return None
+        options = {} if condition is None else {"condition": condition}
+        return self.dynamics.divergence(t, y, **options)
+
+    @property
+    def _is_layer(self):
+        return isinstance(self.dynamics, keras.layers.Layer)
+
+    @property
+    def _takes_time(self):
+        """Whether a Keras layer is called as `layer(t, y)`, not `layer(y)`."""
+        parameters = inspect.signature(self.dynamics.call).parameters.values()
+        required = [
+            parameter
+            for parameter in parameters
+            if parameter.default is parameter.empty
+            and parameter.kind
+            in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            and parameter.name not in ("condition", "training", "mask")
+        ]
+        return len(required) == 2
+
+    @property
+    def _num_functional_inputs(self):
+        """How many inputs a Functional model of time has, else 0.
+
+        Two are `[t, y]`, three are `[t, y, condition]`.
+        """
+        if not isinstance(self.dynamics, keras.Model) or self._takes_time:
+            return 0
+        inputs = getattr(self.dynamics, "inputs", None)
+        is_of_time = isinstance(inputs, (list, tuple)) and len(inputs) in (2, 3)
+        return len(inputs) if is_of_time else 0
+
+    def _check_signature(self):
+        signature = _signature(self.dynamics)
+        options = {"condition": None} if self.takes_condition else {}
+        try:
+            signature.bind("t", "y", **options)
+        except TypeError as error:
+            raise TypeError(
+                "`dynamics` must take two arguments, the time and the state, "
+                f"f(t, y). Received: dynamics={self.dynamics!r} with signature "
+                f"{signature}"
+            ) from error
 
 
-def needs_condition(dynamics):
-    """Whether dynamics cannot do without a `condition`."""
-    if isinstance(dynamics, keras.layers.Layer):
-        if num_functional_inputs(dynamics):
-            return num_functional_inputs(dynamics) == 3
-        dynamics = dynamics.call
-    parameter = _signature(dynamics).parameters.get("condition")
-    return parameter is not None and parameter.default is parameter.empty
-
-
-def takes_time(layer):
-    """Whether a Keras layer is called as `layer(t, y)`, not `layer(y)`."""
-    parameters = inspect.signature(layer.call).parameters.values()
-    required = [
-        parameter
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.kind
-        in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and parameter.name not in ("condition", "training", "mask")
-    ]
-    return len(required) == 2
-
-
-def num_functional_inputs(layer):
-    """Returns how many inputs a Functional model of time has, else 0.
-
-    Two are `[t, y]`, three are `[t, y, condition]`.
-    """
-    if not isinstance(layer, keras.Model) or takes_time(layer):
-        return 0
-    inputs = getattr(layer, "inputs", None)
-    is_of_time = isinstance(inputs, (list, tuple)) and len(inputs) in (2, 3)
-    return len(inputs) if is_of_time else 0
+def _holds(layer, owner):
+    return any(part is owner for part in flatten_layers(layer))
 
 
 def _signature(function):
@@ -146,20 +253,6 @@ def _names(function, name):
     return name in _signature(function).parameters
 
 
-def build_layer(layer, t, y, condition=None):
-    """Builds a layer for symbolic arguments, the way it will be called.
-
-    Args:
-        layer: Keras layer or model, dynamics of any kind.
-        t: `KerasTensor` of shape `()` or `(None,)`.
-        y: `KerasTensor`, or a nested structure of them.
-        condition: As `y`, or `None`.
-    """
-    # The model that it is part of has built a Functional one already.
-    if not num_functional_inputs(layer):
-        as_ode_fn(layer, condition=condition)(t, y)
-
-
 def _call_functional(model, options, t, y):
     """Calls a Functional model, whose time may have a batch axis."""
     options = dict(options)
@@ -172,54 +265,3 @@ def _call_functional(model, options, t, y):
     if "condition" in options:
         inputs.append(options.pop("condition"))
     return model(inputs, **options)
-
-
-def refuse_stateful_layers(dynamics):
-    """Raises for layers whose output is no function of their input.
-
-    Raises:
-        ValueError: If there is a BatchNormalization, a Dropout or another of
-            their kind in the dynamics.
-    """
-    if not isinstance(dynamics, keras.layers.Layer):
-        return
-    for layer in flatten_layers(dynamics):
-        if isinstance(layer, _UPDATING):
-            raise ValueError(
-                "`dynamics` must not hold a layer that updates its state when "
-                "it is called: a solver calls it at every stage, those of "
-                "rejected steps included. Use `GroupNormalization` or "
-                "`LayerNormalization`. Received: a layer "
-                f"{layer.name!r} of type {type(layer).__name__}"
-            )
-        if isinstance(layer, _RANDOM) and _noise_of(layer):
-            raise ValueError(
-                "`dynamics` must be a function of time and state, not draw "
-                "noise: a solver takes noise for error. Put it before or "
-                "after the ODE, or use weight decay. Received: a layer "
-                f"{layer.name!r} of type {type(layer).__name__}"
-            )
-
-
-_UPDATING = (
-    keras.layers.BatchNormalization,
-    keras.layers.SpectralNormalization,
-)
-_RANDOM = (
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
-
-
-def _noise_of(layer):
-    return getattr(layer, "rate", None) or getattr(layer, "stddev", 0)
-
-
-def flatten_layers(layer):
-    """Returns a layer and all layers in it, however deep."""
-    return layer._flatten_layers(include_self=True, recursive=True)

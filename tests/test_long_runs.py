@@ -14,7 +14,7 @@ import tensorflow as tf
 import zoo
 
 import keras_node
-from keras_node import closure
+from keras_node import tracing
 
 ALL = pytest.mark.parametrize("name", zoo.MODELS)
 SLOW = pytest.mark.slow
@@ -114,9 +114,9 @@ def test_no_epoch_is_traced_after_the_first(name, monkeypatch):
     data = zoo.data(name)
     options = {"validation_data": data if len(data) > 1 else data[0]}
     # Every solve that is traced traces its dynamics.
-    traced, trace = [], closure.trace
+    traced, trace = [], tracing.trace
     monkeypatch.setattr(
-        closure, "trace", lambda *args: traced.append(args) or trace(*args)
+        tracing, "trace", lambda *args: traced.append(args) or trace(*args)
     )
     fit(model, name, **options)
     assert traced

@@ -4,10 +4,11 @@ import functools
 import typing
 
 import tensorflow as tf
-from tensorflow.python.eager import record
 
+from keras_node import tapes
 from keras_node.identifiers import Configurable
 from keras_node.solvers import lanes
+from keras_node.tracing import PythonField, TracedField
 
 
 class Problem(typing.NamedTuple):
@@ -15,10 +16,10 @@ class Problem(typing.NamedTuple):
 
     Attributes:
         solver: `tfp.math.ode.Solver`.
-        ode_fn: Callable `(t, leaves) -> leaves`.
+        field: `TracedField`, the dynamics of leaves, to whose sources the
+            gradient flows; or `PythonField`.
         times: Float64 `(T,)`, or `(T, batch)` with a clock for each sample.
         y: List of leaves, the state at the first time.
-        captures: Float tensors that `ode_fn` closes over.
         times_vary: Whether `times` is a tensor, which may need a gradient.
         on_backward: Callable that gets the number of function evaluations of
             the backward pass, an integer tensor; or `None`.
@@ -28,10 +29,9 @@ class Problem(typing.NamedTuple):
     """
 
     solver: typing.Any
-    ode_fn: typing.Callable
+    field: TracedField
     times: tf.Tensor
     y: list
-    captures: list
     times_vary: bool
     on_backward: typing.Callable | None = None
     num_controlled: int | None = None
@@ -53,7 +53,7 @@ class Gradients(typing.NamedTuple):
     Attributes:
         y: List of cotangents of the initial state.
         times: Cotangent of `times`, or `None`.
-        sources: List of cotangents, of the captures and then the variables.
+        sources: List of cotangents, those of the field's sources.
         num_evaluations: Integer lanes or scalar, the backward NFE.
     """
 
@@ -72,29 +72,20 @@ class Adjoint(Configurable):
 
 
 def solve_unrecorded(forward, problem):
-    """Runs `forward(ode_fn, times, y)`, hidden from every eager tape.
+    """Runs `forward(times, y)`, hidden from every eager tape.
 
     An eager tape records what happens inside a custom gradient all the same,
     and keeps the activations of every step alive: an operation whose gradient
     needs its own result (tanh) stays recorded though nothing depends on it. So
-    all tapes are stopped; and as dynamics may use tapes of their own, they are
-    traced before, to be one call with nothing left to record. TensorFlow has
-    no public name for stopping a tape that is not one's own.
+    all tapes are stopped; the dynamics, which may use tapes of their own, are
+    traced by now.
     """
     times = tf.stop_gradient(problem.times)
     y = [tf.stop_gradient(leaf) for leaf in problem.y]
-    if not tf.executing_eagerly() or not record.could_possibly_record():
-        return forward(problem.ode_fn, times, y)
-    ode_fn = tf.function(problem.ode_fn, autograph=False)
-    ode_fn = ode_fn.get_concrete_function(
-        tf.TensorSpec(times.shape[1:], y[0].dtype),
-        [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in y],
-    )
-    # A custom gradient is told of the variables that are read in it.
-    for variable in ode_fn.graph.trainable_variables:
-        tf.identity(variable)
-    with record.stop_recording():
-        return forward(ode_fn, times, y)
+    if not tf.executing_eagerly() or isinstance(problem.field, PythonField):
+        return forward(times, y)
+    with tapes.stop_recording():
+        return forward(times, y)
 
 
 def custom_gradient_solve(problem, forward, backward, name):
@@ -102,10 +93,9 @@ def custom_gradient_solve(problem, forward, backward, name):
 
     Args:
         problem: `Problem`.
-        forward: Callable of `(ode_fn, times, y)` that returns a `Solution`.
-        backward: Callable of `(solution, cotangents, variables)`, the
-            cotangents being those of `solution.states`, that returns
-            `Gradients`.
+        forward: Callable of `(times, y)` that returns a `Solution`.
+        backward: Callable of `(solution, cotangents)`, the cotangents being
+            those of `solution.states`, that returns `Gradients`.
         name: String, the name of the adjoint, for messages.
 
     Returns:
@@ -124,32 +114,29 @@ def custom_gradient_solve(problem, forward, backward, name):
             # is built in a graph of its own. What a forward pass records
             # cannot be saved, nor metrics be updated there: solve again.
             is_elsewhere = tf.compat.v1.get_default_graph() is not graph
-            return _differentiable_once(
+            gradients = _differentiable_once(
                 problem._replace(on_backward=None) if is_elsewhere else problem,
                 backward,
                 solve_unrecorded(forward, problem) if is_elsewhere else result,
                 cotangents,
-                variables,
                 name,
             )
+            # Variables have theirs through the values that they had.
+            nothing = [None] * len(variables)
+            return (gradients, nothing) if variables else gradients
 
         return tuple(result.states), gradient
 
-    states = solve(problem.times, *problem.y, *problem.captures)
+    states = solve(problem.times, *problem.y, *problem.field.sources)
     return solutions[0]._replace(states=list(states))
 
 
-def _differentiable_once(
-    problem, backward, result, cotangents, variables, name
-):
+def _differentiable_once(problem, backward, result, cotangents, name):
     """Runs the backward pass; a derivative of its result raises."""
-    num_captures = len(problem.captures)
 
     @tf.custom_gradient
     def run(*tensors):
-        gradients = backward(
-            result, list(tensors[: len(cotangents)]), list(variables)
-        )
+        gradients = backward(result, list(tensors[: len(cotangents)]))
         if problem.on_backward is not None:
             problem.on_backward(gradients.num_evaluations)
 
@@ -161,30 +148,15 @@ def _differentiable_once(
             )
 
         times = [] if gradients.times is None else [gradients.times]
-        return tuple([*gradients.y, *gradients.sources, *times]), second
+        return tuple([*times, *gradients.y, *gradients.sources]), second
 
-    flat = list(run(*cotangents, problem.times, *problem.y, *problem.captures))
-    times = flat.pop() if problem.times_vary else None
-    first_variable = len(problem.y) + num_captures
-    inputs = [times, *flat[:first_variable]]
-    return (inputs, flat[first_variable:]) if variables else inputs
+    flat = run(*cotangents, problem.times, *problem.y, *problem.field.sources)
+    return [*flat] if problem.times_vary else [None, *flat]
 
 
-def local(tensors):
-    """Returns the tensors as the graph being built sees them.
-
-    Inside the body of a loop an outer tensor has another name; a tape that is
-    to watch it must watch that one.
-    """
-    graph = tf.compat.v1.get_default_graph()
-    if tf.executing_eagerly() or not hasattr(graph, "capture"):
-        return list(tensors)
-    return [graph.capture(tensor) for tensor in tensors]
-
-
-def zeros_like_sources(problem, variables):
-    """Returns cotangents of zero for the captures and the variables."""
-    return [tf.zeros_like(source) for source in [*problem.captures, *variables]]
+def zeros_like_sources(problem):
+    """Returns cotangents of zero for the sources of the dynamics."""
+    return [tf.zeros_like(source) for source in problem.field.sources]
 
 
 def dense(gradients):

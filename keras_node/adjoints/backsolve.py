@@ -11,7 +11,6 @@ from keras_node.adjoints.adjoint import (
     Gradients,
     custom_gradient_solve,
     dense,
-    local,
     zeros_like_sources,
 )
 from keras_node.solvers import failure, lanes, solution, tfp_solvers
@@ -59,16 +58,14 @@ class BacksolveAdjoint(Adjoint):
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
 
-        def forward(ode_fn, times, y):
+        def forward(times, y):
             return _integrate(
-                problem.solver, ode_fn, times, y, norm=problem.norm()
+                problem.solver, problem.field, times, y, norm=problem.norm()
             )
 
-        def backward(result, cotangents, variables):
+        def backward(result, cotangents):
             solver = self.solver or problem.solver
-            return _Backsolve(
-                problem, solver, result, cotangents, variables
-            ).run()
+            return _Backsolve(problem, solver, result, cotangents).run()
 
         return custom_gradient_solve(problem, forward, backward, "backsolve")
 
@@ -94,11 +91,10 @@ class _Carry(typing.NamedTuple):
 class _Backsolve:
     """The backward pass through one solve."""
 
-    def __init__(self, problem, solver, result, cotangents, variables):
+    def __init__(self, problem, solver, result, cotangents):
         self._problem = problem
         self._solver = solver
         self._times = problem.times
-        self._variables = variables
         self._is_adaptive = getattr(solver, "is_adaptive", False)
         # What a failed solve left NaN depends on nothing.
         is_valid = lanes.are_finite(result.states, problem.times.shape.rank)
@@ -110,7 +106,7 @@ class _Backsolve:
         vary = self._problem.times_vary
         last = tf.shape(self._times)[0] - 1
         a = [tf.zeros_like(leaf) for leaf in self._problem.y]
-        sources = zeros_like_sources(self._problem, self._variables)
+        sources = zeros_like_sources(self._problem)
         first_step, num_evaluations = self._first_step(last, a, sources)
         carry = _Carry(
             row=last,
@@ -185,18 +181,22 @@ class _Backsolve:
         def ode_fn(elapsed, leaves):
             y, a = leaves[:size], leaves[size : 2 * size]
             t = late + rate * tf.cast(elapsed, tf.float64)
-            sources = [*local(self._problem.captures), *self._variables]
+            # Rounding must not leave the interval.
+            t = tf.clip_by_value(
+                t, tf.minimum(early, late), tf.maximum(early, late)
+            )
+            sources = self._problem.field.local_sources()
             y = [tf.identity(leaf) for leaf in y]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([y, sources])
-                f = self._problem.ode_fn(tf.cast(t, y[0].dtype), y)
+                f = self._problem.field.at(sources)(tf.cast(t, y[0].dtype), y)
             y_bars, source_bars = tape.gradient(
                 f,
                 [y, sources],
                 output_gradients=lanes.scale(-rate, a),
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-            return [*lanes.scale(rate, f), *y_bars, *dense(source_bars)]
+            return [*lanes.scale(rate, f), *dense([*y_bars, *source_bars])]
 
         return ode_fn, tf.stack([tf.zeros_like(longest), longest])
 
@@ -252,7 +252,7 @@ class _Backsolve:
         """Returns `cotangent . f(t_row, y_row)`, for each lane."""
         y = self._state(row)
         t = self._times[row]
-        f = self._problem.ode_fn(tf.cast(t, y[0].dtype), y)
+        f = self._problem.field(tf.cast(t, y[0].dtype), y)
         total = tf.zeros_like(t)
         for slope, cotangent in zip(f, cotangents, strict=True):
             axes = list(range(t.shape.rank, slope.shape.rank))

@@ -11,7 +11,6 @@ from keras_node.adjoints.adjoint import (
     Gradients,
     custom_gradient_solve,
     dense,
-    local,
     zeros_like_sources,
 )
 from keras_node.adjoints.requirements import require_own_solver
@@ -59,13 +58,17 @@ class CheckpointAdjoint(Adjoint):
             problem.solver.max_num_steps, self.max_checkpoints
         )
 
-        def forward(ode_fn, times, y):
+        def forward(times, y):
             return problem.solver.integrate(
-                ode_fn, times, y, recorder=recorder, norm=problem.norm()
+                problem.field,
+                times,
+                y,
+                recorder=recorder,
+                norm=problem.norm(),
             )
 
-        def backward(result, cotangents, variables):
-            return _Reversal(problem, result, cotangents, variables).run()
+        def backward(result, cotangents):
+            return _Reversal(problem, result, cotangents).run()
 
         return custom_gradient_solve(problem, forward, backward, "checkpoint")
 
@@ -86,7 +89,7 @@ class _Carry(typing.NamedTuple):
 class _Reversal:
     """The backward pass through one solve."""
 
-    def __init__(self, problem, result, cotangents, variables):
+    def __init__(self, problem, result, cotangents):
         self._problem = problem
         self._solver = problem.solver
         self._tableau = problem.solver.tableau
@@ -96,7 +99,6 @@ class _Reversal:
         self._store = result.record.store
         self._status = result.diagnostics.status
         self._cotangents = cotangents
-        self._variables = variables
         has_rows = self._times.shape[0] != 2
         self._is_landing = has_rows and self._steps.lands_on_outputs
         if self._is_landing:
@@ -146,7 +148,7 @@ class _Reversal:
             else [],
             row=self._last_row(),
             times_bar=tf.zeros_like(self._times) if vary else (),
-            source_bars=zeros_like_sources(self._problem, self._variables),
+            source_bars=zeros_like_sources(self._problem),
             store=self._store,
             num_evaluations=tf.constant(int(self._tableau.fsal)),
         )
@@ -161,18 +163,19 @@ class _Reversal:
     def _reverse_step(self, carry):
         store, y, f, num_repeated = self._restore(carry.store, carry.n)
         y_bar = self._add_landing(carry)
-        sources = [*local(self._problem.captures), *self._variables]
+        sources = self._problem.field.local_sources()
+        ode_fn = self._problem.field.at(sources)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([y, f, sources])
             times = self._watched_times(tape)
             t, dt = self._steps.at(carry.n, times)
             y1, f1, increments = step.runge_kutta_step(
-                self._tableau, self._problem.ode_fn, self._interval, t, dt, y, f
+                self._tableau, ode_fn, self._interval, t, dt, y, f
             )
             if self._is_dense:
                 increments = step.dense_increments(
                     self._tableau,
-                    self._problem.ode_fn,
+                    ode_fn,
                     self._interval,
                     t,
                     dt,
@@ -220,7 +223,7 @@ class _Reversal:
             t, dt = self._steps.at(m, self._times)
             y, f, _ = step.runge_kutta_step(
                 self._tableau,
-                self._problem.ode_fn,
+                self._problem.field,
                 self._interval,
                 t,
                 dt,
@@ -248,7 +251,7 @@ class _Reversal:
     def _watched_times(self, tape):
         if not self._problem.times_vary:
             return self._times
-        (times,) = local([self._times])
+        times = tf.identity(self._times)
         tape.watch(times)
         return times
 
@@ -309,9 +312,7 @@ class _Reversal:
         zeros = [tf.zeros_like(leaf) for leaf in cotangents]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             times = self._watched_times(tape)
-            y, increments = tf.nest.map_structure(
-                tf.identity, (local(y), [local(k) for k in increments])
-            )
+            y, increments = tf.nest.map_structure(tf.identity, (y, increments))
             tape.watch([y, increments])
             t, dt = self._steps.at(n, times)
             length = tf.where(within, dt, 1.0)
@@ -333,12 +334,13 @@ class _Reversal:
         if not self._tableau.fsal:
             times_bar = carry.times_bar if self._problem.times_vary else None
             return carry.y_bar, times_bar, carry.source_bars
-        sources = [*local(self._problem.captures), *self._variables]
+        sources = self._problem.field.local_sources()
+        ode_fn = self._problem.field.at(sources)
         y = [tf.identity(leaf) for leaf in self._problem.y]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([y, sources])
             times = self._watched_times(tape)
-            f = self._problem.ode_fn(tf.cast(times[0], y[0].dtype), y)
+            f = ode_fn(tf.cast(times[0], y[0].dtype), y)
         y_bar, times_bar, source_bars = tape.gradient(
             f,
             [y, times if self._problem.times_vary else [], sources],

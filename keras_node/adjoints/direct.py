@@ -47,15 +47,19 @@ class DirectAdjoint(Adjoint):
             return self._solve_fixed(problem)
         recorder = StepRecorder(solver.max_num_steps)
 
-        def forward(ode_fn, times, y):
+        def forward(times, y):
             return solver.integrate(
-                ode_fn, times, y, recorder=recorder, norm=problem.norm()
+                problem.field,
+                times,
+                y,
+                recorder=recorder,
+                norm=problem.norm(),
             )
 
         result = solve_unrecorded(forward, problem)
         states, _ = replay(
             solver,
-            problem.ode_fn,
+            problem.field,
             problem.times,
             result.steps.frozen(),
             problem.y,
@@ -75,7 +79,7 @@ class DirectAdjoint(Adjoint):
 
     def _solve_fixed(self, problem):
         solver = problem.solver
-        result = solver.integrate(problem.ode_fn, problem.times, problem.y)
+        result = solver.integrate(problem.field, problem.times, problem.y)
         num_evaluations = result.diagnostics.num_ode_fn_evaluations
         return result._replace(
             states=_report_backward(problem, result.states, num_evaluations)

@@ -11,19 +11,26 @@ def as_float64(times):
     return tf.convert_to_tensor(np.asarray(times, np.float64))
 
 
-def flat_ode_fn(ode_fn, structure):
+def flat_ode_fn(ode_fn, structure, check=None):
     """Lets dynamics of nested state take and return lists of leaves.
 
     The derivative is widened to the state's dtype where that was widened, and
     inherits its static shape.
+
+    Args:
+        ode_fn: Callable `(t, state) -> derivative`.
+        structure: Nested structure of tensors, or of their `TensorSpec`s.
+        check: Callable of a derivative and the state, which returns the
+            former as tensors; or `None` (default).
     """
-    dtypes = [leaf.dtype for leaf in tf.nest.flatten(structure)]
+    dtypes = [tf.as_dtype(leaf.dtype) for leaf in tf.nest.flatten(structure)]
 
     def flat(t, leaves):
         state = [tf.cast(a, d) for a, d in zip(leaves, dtypes, strict=True)]
-        derivative = ode_fn(
-            tf.cast(t, dtypes[0]), tf.nest.pack_sequence_as(structure, state)
-        )
+        state = tf.nest.pack_sequence_as(structure, state)
+        derivative = ode_fn(tf.cast(t, dtypes[0]), state)
+        if check is not None:
+            derivative = check(derivative, state)
         slopes = []
         flat_derivative = tf.nest.flatten(derivative)
         for slope, leaf in zip(flat_derivative, leaves, strict=True):

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_node import vector_field
 from keras_node.cnf_bijector import CNFBijector
 from keras_node.latent_ode import LatentODE
 from keras_node.ode_layer import ODELayer
 from keras_node.odeint import odeint
+from keras_node.vector_field import VectorField
 from keras_node.visualize import style
 
 _FIELD_COLOR = "0.65"
@@ -70,7 +70,7 @@ def phase_portrait(
         raise ValueError(
             f'`kind` must be "stream" or "quiver". Received: kind={kind!r}'
         )
-    ode_fn = vector_field.as_ode_fn(dynamics)
+    ode_fn = VectorField(dynamics).bind()
     dtype = getattr(dynamics, "compute_dtype", keras.config.floatx())
     x, y, points = style.grid(x_limits, y_limits, num)
     slopes = _slopes(ode_fn, time, tf.constant(points, dtype))

@@ -1,0 +1,175 @@
+"""Eager solves, run as graphs that are kept for the next ones."""
+
+import collections
+import copy
+import functools
+import threading
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node import tapes
+from keras_node.adjoints import DirectAdjoint
+from keras_node.fingerprint import signature_of
+from keras_node.identifiers import Configurable
+from keras_node.solvers.solution import Solution
+from keras_node.tracing import PythonField, TracedField
+
+# The most graphs to keep: one for each kind of solve that takes turns.
+_MAX_KEPT = 16
+# What is no argument of a graph, but of its making.
+_HANDLES = (tf.resource, tf.variant)
+
+
+def solve(adjoint, problem):
+    """Does what `adjoint.solve(problem)` does; eagerly by a graph.
+
+    The graph is kept under the signature of the dynamics as they were traced
+    for this solve, so that it is never that of stale ones. One with a gradient
+    takes ten times as long to make as a short solve without: it is made when
+    the same solve comes for the second time.
+
+    Args:
+        adjoint: `Adjoint`.
+        problem: `Problem`.
+
+    Returns:
+        `Solution`; from a graph without steps and record.
+    """
+    # A replica's metrics are updated by its strategy, not within a graph.
+    is_graph = not tf.executing_eagerly() or tf.distribute.has_strategy()
+    if is_graph or isinstance(problem.field, PythonField):
+        return adjoint.solve(problem)
+    inputs = [problem.times, *problem.y, *problem.field.sources]
+    is_direct = isinstance(adjoint, DirectAdjoint)
+    if is_direct and tapes.may_want_higher_derivatives(inputs):
+        # Tracing them all would take minutes.
+        return adjoint.solve(problem)
+    key = _key(adjoint, problem)
+    if key is None or (tapes.is_watched(inputs) and not _kept.has_seen(key)):
+        return adjoint.solve(problem)
+    try:
+        function = _kept.get(key, lambda: _graph_of(adjoint, problem))
+        states, diagnostics, internal = function(
+            problem.times, problem.y, _values(problem.field)
+        )
+    except NotImplementedError:
+        # Under two tapes TensorFlow asks for second derivatives, which only
+        # one adjoint has, before anybody needs them.
+        return adjoint.solve(problem)
+    return Solution(states, diagnostics, internal)
+
+
+class _Kept:
+    """The graphs of the last solves, bounded in number."""
+
+    def __init__(self):
+        self._functions = collections.OrderedDict()
+        self._lock = threading.RLock()
+
+    def has_seen(self, key):
+        """Whether it was asked for this key before."""
+        with self._lock:
+            is_known = key in self._functions
+            self._put(key, self._functions.get(key))
+        return is_known
+
+    def get(self, key, make):
+        """Returns the function of a key, made if there is none."""
+        with self._lock:
+            function = self._functions.get(key) or make()
+            self._put(key, function)
+        return function
+
+    def _put(self, key, function):
+        self._functions[key] = function
+        self._functions.move_to_end(key)
+        while len(self._functions) > _MAX_KEPT:
+            self._functions.popitem(last=False)
+
+
+_kept = _Kept()
+
+
+def _graph_of(adjoint, problem):
+    """Returns the concrete function of a solve, which has its gradient."""
+    field = problem.field
+    function, variables = field.function, field.variables
+    is_source = field.is_source
+    handles = [c if c.dtype in _HANDLES else None for c in field.captures]
+    specs = tf.nest.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype),
+        [problem.times, problem.y, _values(field)],
+    )
+    # The caller may change its own before a gradient is traced.
+    adjoint = copy.copy(adjoint)
+    problem = problem._replace(
+        solver=copy.copy(problem.solver), field=None, times=None, y=None
+    )
+
+    def run(times, y, values):
+        rest = iter(values)
+        captures = [next(rest) if h is None else h for h in handles]
+        field = TracedField(function, captures, variables, is_source)
+        result = adjoint.solve(problem._replace(field=field, times=times, y=y))
+        return result.states, result.diagnostics, result.internal
+
+    graph = tf.function(run, autograph=False)
+    return graph.get_concrete_function(*specs)
+
+
+def _values(field):
+    return [c for c in field.captures if c.dtype not in _HANDLES]
+
+
+def _key(adjoint, problem):
+    """Returns what a graph depends on; `None` if that cannot be told."""
+    field = problem.field
+    signature = signature_of(field.function)
+    if signature is None:
+        return None
+    tensors = [problem.times, *problem.y, *field.captures]
+    specs = tuple((tuple(x.shape), x.dtype) for x in tensors)
+    handles = [id(c) for c in field.captures if c.dtype in _HANDLES]
+    return (
+        signature,
+        specs,
+        tuple(handles),
+        tuple(field.is_source),
+        problem.times_vary,
+        problem.num_controlled,
+        _identity(adjoint),
+        _identity(problem.solver),
+        _identity(problem.on_backward),
+    )
+
+
+def _identity(value):
+    """Returns a hashable by which equal options are known."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(_identity(item) for item in value)
+    if isinstance(value, functools.partial):
+        return _identity([value.func, *value.args])
+    if isinstance(value, (tfp.math.ode.Solver, Configurable)):
+        options = sorted(vars(value).items())
+        options = [(k, v) for k, v in options if not callable(v)]
+        return type(value), _identity([x for pair in options for x in pair])
+    return _Same(value)
+
+
+class _Same:
+    """A hashable that equals only itself, and keeps its object alive."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def __eq__(self, other):
+        return isinstance(other, _Same) and self._value is other._value
+
+    def __hash__(self):
+        return id(self._value)
