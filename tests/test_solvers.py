@@ -218,3 +218,40 @@ def test_float32_states_keep_time_in_float64(name):
     np.testing.assert_allclose(far.states[-1], np.exp([-1.0]), rtol=1e-5)
     for ours, theirs in zip(far.diagnostics, near.diagnostics, strict=True):
         assert int(ours) == int(theirs)
+
+
+def gradient_in_a_bare_graph(name):
+    """Returns the gradient of a solve that a `tf.Graph` builds and runs."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        y0 = tf.constant([1.0, 2.0], tf.float64)
+        with tf.GradientTape() as tape:
+            tape.watch(y0)
+            y1 = keras_node.odeint(
+                lambda t, y: tf.sin(y), y0, TIMES, solver=name
+            ).states[-1]
+        return session.run([y1, tape.gradient(y1, y0)])
+
+
+@pytest.mark.parametrize("name", ["rk4", "tsit5"])
+def test_tensors_are_not_compared_by_identity(name):
+    # In a `tf.Graph` and without tensor equality `==` is Python's own.
+    y0 = tf.constant([1.0, 2.0], tf.float64)
+
+    def solve():
+        with tf.GradientTape() as tape:
+            tape.watch(y0)
+            y1 = keras_node.odeint(
+                lambda t, y: tf.sin(y), y0, TIMES, solver=name
+            ).states[-1]
+        return y1, tape.gradient(y1, y0)
+
+    expected = solve()
+    tf.compat.v1.disable_tensor_equality()
+    try:
+        found = solve()
+    finally:
+        tf.compat.v1.enable_tensor_equality()
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    np.testing.assert_allclose(
+        gradient_in_a_bare_graph(name), expected, rtol=1e-14
+    )

@@ -120,7 +120,8 @@ class AdaptiveLoop:
         )
 
     def _is_active(self, carry):
-        return (carry.status == solution.SUCCESS) & (carry.t != self._end)
+        succeeds = tf.equal(carry.status, solution.SUCCESS)
+        return succeeds & tf.not_equal(carry.t, self._end)
 
     def _attempt(self, carry):
         """Tries one step in every lane that is not done."""
@@ -231,7 +232,7 @@ class AdaptiveLoop:
             self._is_active(carry), solution.MAX_NUM_STEPS, carry.status
         )
         is_finite = tf.math.is_finite(lanes.rms(carry.y, carry.t.shape.rank))
-        succeeded = status == solution.SUCCESS
+        succeeded = tf.equal(status, solution.SUCCESS)
         status = tf.where(succeeded & ~is_finite, solution.NON_FINITE, status)
         output_steps = None
         if self._is_dense:
