@@ -1,6 +1,8 @@
 """The solvers against closed forms, in every mode of execution."""
 
+import copy
 import functools
+import pickle
 
 import numpy as np
 import problems
@@ -255,3 +257,19 @@ def test_tensors_are_not_compared_by_identity(name):
     np.testing.assert_allclose(
         gradient_in_a_bare_graph(name), expected, rtol=1e-14
     )
+
+
+@pytest.mark.parametrize("name", ["rk4", "tsit5", "bdf", "dormand_prince"])
+@pytest.mark.parametrize(
+    "duplicate",
+    [lambda solver: pickle.loads(pickle.dumps(solver)), copy.deepcopy],
+    ids=["pickle", "deepcopy"],
+)
+def test_a_solver_alone_is_copied(name, duplicate):
+    solver = make(name, rtol=1e-5)
+    solver.atol = tf.Variable(1e-4, dtype=tf.float64)
+    found = duplicate(solver)
+    assert type(found) is type(solver)
+    assert (found.rtol, found.atol) == (1e-5, 1e-4)
+    # tfp's entry solves the adjoint with what this returns.
+    assert found._make_adjoint_solver_fn() is found

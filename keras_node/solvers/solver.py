@@ -10,11 +10,12 @@ from keras_node.arguments import (
     check_step_size_factors,
 )
 from keras_node.solvers import failure, solution
+from keras_node.solvers.own_adjoint import OwnAdjointSolver, as_number
 from keras_node.solvers.state import as_float64, flat_ode_fn, widen
 from keras_node.solvers.trajectory import TrajectoryRecorder
 
 
-class Solver(tfp.math.ode.Solver):
+class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
     """Base class of the solvers of this package.
 
     Solves `dy/dt = f(t, y)` from `y(t0)` through the requested times, in
@@ -72,7 +73,7 @@ class Solver(tfp.math.ode.Solver):
         name=None,
     ):
         super().__init__(
-            make_adjoint_solver_fn=make_adjoint_solver_fn or (lambda: self),
+            make_adjoint_solver_fn=make_adjoint_solver_fn or self._itself,
             validate_args=validate_args,
             name=name or type(self).__name__.lower(),
         )
@@ -123,10 +124,7 @@ class Solver(tfp.math.ode.Solver):
     @property
     def tolerances(self):
         """`(rtol, atol)` as floats, also while they are variables."""
-        return tuple(
-            float(value.numpy()) if isinstance(value, tf.Variable) else value
-            for value in (self.rtol, self.atol)
-        )
+        return as_number(self.rtol), as_number(self.atol)
 
     def get_config(self):
         """Returns the arguments that make an equal solver."""

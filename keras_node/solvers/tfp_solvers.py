@@ -7,13 +7,14 @@ import tensorflow_probability as tfp
 from keras_node.arguments import check_common
 from keras_node.identifiers import Configurable
 from keras_node.solvers import lanes, solution
+from keras_node.solvers.own_adjoint import OwnAdjointSolver
 
 _UNKNOWN = -1
 _ARGUMENTS = ("rtol", "atol", "first_step_size", "max_num_steps", "on_failure")
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
+class DormandPrince(OwnAdjointSolver, Configurable, tfp.math.ode.DormandPrince):
     """`tfp.math.ode.DormandPrince`, guarded so that every solve ends.
 
     A step that is not finite or no longer moves the clock makes the rest of
@@ -45,6 +46,7 @@ class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
     ):
         check_common(rtol, atol, first_step_size, max_num_steps, on_failure)
         rtol, atol = float(rtol), float(atol)
+        kwargs.setdefault("make_adjoint_solver_fn", self._itself)
         first_step_size = first_step_size or 1e-3
         # Without `max_num_steps`: tfp's is an assertion, which XLA drops.
         super().__init__(
@@ -88,7 +90,7 @@ class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class BDF(Configurable, tfp.math.ode.BDF):
+class BDF(OwnAdjointSolver, Configurable, tfp.math.ode.BDF):
     """`tfp.math.ode.BDF`, for stiff dynamics, with a bound on its steps.
 
     Backward differentiation formulas of order 1 to 5. It solves linear
@@ -121,6 +123,7 @@ class BDF(Configurable, tfp.math.ode.BDF):
     ):
         check_common(rtol, atol, first_step_size, max_num_steps, on_failure)
         rtol, atol = float(rtol), float(atol)
+        kwargs.setdefault("make_adjoint_solver_fn", self._itself)
         super().__init__(
             rtol=rtol,
             atol=atol,

@@ -1,0 +1,26 @@
+"""A solver that is its own adjoint solver, and can be pickled."""
+
+import tensorflow as tf
+
+
+class OwnAdjointSolver:
+    """What tfp's default, `lambda: self`, does not allow: copies of its own.
+
+    For subclasses of `tfp.math.ode.Solver`.
+    """
+
+    def __getstate__(self):
+        # What a schedule made variables are numbers in a copy.
+        state = dict(self.__dict__)
+        for name in ("rtol", "atol", "first_step_size"):
+            if name in state:
+                state[name] = as_number(state[name])
+        return state
+
+    def _itself(self):
+        return self
+
+
+def as_number(value):
+    """Returns the value of a variable as a float, and all else as it is."""
+    return float(value.numpy()) if isinstance(value, tf.Variable) else value
