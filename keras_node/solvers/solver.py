@@ -173,6 +173,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         """Solves for `tfp.math.ode.Solver.solve`, which adds its adjoint."""
         del jacobian_fn, jacobian_sparsity, batch_ndims
         leaves = tf.nest.flatten(initial_state)
+        _check_state(leaves)
         dtypes = [leaf.dtype for leaf in leaves]
         recorder = None
         if isinstance(solution_times, tfp.math.ode.ChosenBySolver):
@@ -231,3 +232,14 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
             return times
         batch = tf.shape(leaves[0])[0]
         return tf.tile(times[:, None], [1, batch])
+
+
+def _check_state(leaves):
+    for leaf in leaves:
+        if not leaf.dtype.is_floating:
+            raise TypeError(
+                "`initial_state` must be a float tensor or a nested structure "
+                "of them; write 1.0 instead of 1, or split complex numbers "
+                "into real and imaginary parts. "
+                f"Received: initial_state of dtype {leaf.dtype.name}"
+            )
