@@ -273,3 +273,53 @@ def test_a_solver_alone_is_copied(name, duplicate):
     assert (found.rtol, found.atol) == (1e-5, 1e-4)
     # tfp's entry solves the adjoint with what this returns.
     assert found._make_adjoint_solver_fn() is found
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("tsit5", "float32"),
+        ("tsit5", "float64"),
+        # In a graph tfp wants it in the dtype of the state.
+        ("bdf", "float64"),
+        ("dormand_prince", "float64"),
+    ],
+)
+def test_first_step_size_may_be_a_scalar_tensor(name, dtype):
+    def solve(first_step_size):
+        solver = make(name, first_step_size=first_step_size)
+        y0 = tf.ones([2], tf.float64)
+        return keras_node.odeint(lambda t, y: -y, y0, TIMES, solver=solver)
+
+    expected = solve(0.25)
+    for found in (
+        solve(tf.constant(0.25, dtype)),
+        solve(np.array(0.25, dtype)),
+        tf.function(solve)(tf.constant(0.25, dtype)),
+    ):
+        np.testing.assert_allclose(found.states, expected.states, 1e-7)
+    config = make(name, first_step_size=tf.constant(0.25, dtype)).get_config()
+    assert config["first_step_size"] == 0.25
+    assert type(config["first_step_size"]) is float
+
+
+@pytest.mark.parametrize("value", [-0.1, [0.1], True, "a", 1j])
+def test_first_step_size_is_no_other_tensor(value):
+    with pytest.raises(ValueError, match="`first_step_size` must"):
+        solvers.Tsit5(first_step_size=tf.constant(value))
+
+
+def test_first_step_size_of_a_variable_is_read_when_a_solve_runs():
+    size = tf.Variable(1e-3, dtype=tf.float64)
+    solver = solvers.Tsit5(first_step_size=size)
+
+    @tf.function
+    def num_steps():
+        y0 = tf.ones([2], tf.float64)
+        results = keras_node.odeint(lambda t, y: -y, y0, TIMES, solver=solver)
+        return results.diagnostics.num_accepted_steps
+
+    many = num_steps()
+    size.assign(0.5)
+    assert num_steps() < many
+    assert solver.get_config()["first_step_size"] == 0.5

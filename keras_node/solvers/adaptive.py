@@ -11,6 +11,7 @@ from keras_node.solvers import (
     step,
     step_size,
 )
+from keras_node.solvers.state import as_float64
 
 # A step below this fraction of the times' size no longer moves the clock.
 _RESOLUTION = 1e-15
@@ -101,7 +102,7 @@ class AdaptiveLoop:
             )
             num_evaluations += 1
         else:
-            h = ones * first_step_size
+            h = ones * as_float64(first_step_size)
         start_is_finite = tf.math.is_finite(self._norm(f) + self._norm(y))
         return _Carry(
             t=t,

@@ -17,10 +17,26 @@ class OwnAdjointSolver:
                 state[name] = as_number(state[name])
         return state
 
+    def get_config(self):
+        """Returns the arguments that make an equal solver."""
+        config = super().get_config()
+        return {name: as_number(value) for name, value in config.items()}
+
     def _itself(self):
         return self
 
 
 def as_number(value):
-    """Returns the value of a variable as a float, and all else as it is."""
-    return float(value.numpy()) if isinstance(value, tf.Variable) else value
+    """Returns the value of a variable as a float, and all else as it is.
+
+    Raises:
+        TypeError: If it is a tensor of a graph, which no copy can hold.
+    """
+    if isinstance(value, tf.Variable):
+        return float(value.numpy())
+    if tf.is_tensor(value):
+        raise TypeError(
+            "A solver that holds a tensor of a graph cannot be saved or "
+            f"copied. Use a float or a variable. Received: {value}"
+        )
+    return value

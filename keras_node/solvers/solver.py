@@ -6,6 +6,7 @@ import tensorflow_probability as tfp
 from keras_node import saving
 from keras_node.arguments import (
     as_boolean,
+    as_step_size,
     check_common,
     check_step_size_factors,
 )
@@ -31,8 +32,8 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
             Default 1e-3.
         atol: Nonnegative float, the error allowed in absolute terms, in the
             units of the state. Default 1e-6.
-        first_step_size: Positive float in the units of time, or `None`
-            (default) to choose it automatically.
+        first_step_size: Positive float in the units of time, or a scalar
+            float tensor, or `None` (default) to choose it automatically.
         safety_factor: Float in (0, 1], by which a step stays below what the
             error would allow. Default 0.8.
         min_step_size_factor: Float in (0, 1), least change of the step size
@@ -83,7 +84,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         )
         self.rtol = float(rtol)
         self.atol = float(atol)
-        self.first_step_size = first_step_size
+        self.first_step_size = as_step_size(first_step_size)
         self.safety_factor = safety_factor
         self.min_step_size_factor = min_step_size_factor
         self.max_step_size_factor = max_step_size_factor
@@ -132,7 +133,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         return {
             "rtol": rtol,
             "atol": atol,
-            "first_step_size": self.first_step_size,
+            "first_step_size": as_number(self.first_step_size),
             "safety_factor": self.safety_factor,
             "min_step_size_factor": self.min_step_size_factor,
             "max_step_size_factor": self.max_step_size_factor,

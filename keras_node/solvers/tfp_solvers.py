@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.arguments import check_common
+from keras_node.arguments import as_step_size, check_common
 from keras_node.identifiers import Configurable
 from keras_node.solvers import lanes, solution
 from keras_node.solvers.own_adjoint import OwnAdjointSolver
@@ -47,7 +47,9 @@ class DormandPrince(OwnAdjointSolver, Configurable, tfp.math.ode.DormandPrince):
         check_common(rtol, atol, first_step_size, max_num_steps, on_failure)
         rtol, atol = float(rtol), float(atol)
         kwargs.setdefault("make_adjoint_solver_fn", self._itself)
-        first_step_size = first_step_size or 1e-3
+        if first_step_size is None:
+            first_step_size = 1e-3
+        first_step_size = as_step_size(first_step_size)
         # Without `max_num_steps`: tfp's is an assertion, which XLA drops.
         super().__init__(
             rtol=rtol, atol=atol, first_step_size=first_step_size, **kwargs
@@ -123,6 +125,7 @@ class BDF(OwnAdjointSolver, Configurable, tfp.math.ode.BDF):
     ):
         check_common(rtol, atol, first_step_size, max_num_steps, on_failure)
         rtol, atol = float(rtol), float(atol)
+        first_step_size = as_step_size(first_step_size)
         kwargs.setdefault("make_adjoint_solver_fn", self._itself)
         super().__init__(
             rtol=rtol,
