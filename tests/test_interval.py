@@ -77,3 +77,11 @@ def test_explosive_dynamics_do_not_make_the_first_step_overshoot():
     )
     assert seen.min() == 0.0
     assert seen.max() == 1e-3
+
+
+def test_a_first_step_over_the_whole_interval_does_not_round_past_its_end():
+    # 0.1 + (0.3 - 0.1) rounds to 0.30000000000000004.
+    seen = times_of_evaluations(
+        lambda t, y: 1e-3 * y, tf.ones([1], tf.float64), (0.1, 0.3), "tsit5"
+    )
+    assert seen.max() == 0.3

@@ -95,15 +95,14 @@ class AdaptiveLoop:
                 t,
                 y,
                 f,
-                self._direction,
-                tf.abs(self._end - t),
+                self._end,
                 self._solver,
                 self._norm,
             )
             num_evaluations += 1
         else:
             h = ones * as_float64(first_step_size)
-        start_is_finite = tf.math.is_finite(self._norm(f) + self._norm(y))
+        start_is_finite = lanes.are_finite([*y, *f], t.shape.rank)
         return _Carry(
             t=t,
             y=y,
@@ -232,7 +231,7 @@ class AdaptiveLoop:
         status = tf.where(
             self._is_active(carry), solution.MAX_NUM_STEPS, carry.status
         )
-        is_finite = tf.math.is_finite(lanes.rms(carry.y, carry.t.shape.rank))
+        is_finite = lanes.are_finite(carry.y, carry.t.shape.rank)
         succeeded = tf.equal(status, solution.SUCCESS)
         status = tf.where(succeeded & ~is_finite, solution.NON_FINITE, status)
         output_steps = None

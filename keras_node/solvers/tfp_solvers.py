@@ -167,7 +167,7 @@ def integrate(solver, ode_fn, times, y):
 
     # Dynamics that start out NaN would cost every step that is allowed.
     first = ode_fn(tf.cast(times[0], y[0].dtype), y)
-    starts = tf.math.is_finite(lanes.rms([*first, *y], 0))
+    starts = lanes.are_finite([*first, *y], 0)
 
     def guarded_ode_fn(elapsed, state):
         slopes = elapsed_ode_fn(elapsed, state)
