@@ -76,18 +76,14 @@ class DormandPrince(OwnAdjointSolver, Configurable, tfp.math.ode.DormandPrince):
         is_over = diagnostics.num_ode_fn_evaluations >= self.max_num_evaluations
         ends = is_stuck | is_lost | is_over
 
-        def end(value, replacement):
-            return tf.where(ends, tf.cast(replacement, value.dtype), value)
+        def fail(structure):
+            leaves = solution.nan_unless(~ends, tf.nest.flatten(structure))
+            return tf.nest.pack_sequence_as(structure, leaves)
 
-        nan = float("nan")
         return after._replace(
-            current_state=tf.nest.map_structure(
-                lambda leaf: end(leaf, nan), after.current_state
-            ),
-            current_time=end(after.current_time, before.dtype.max),
-            interpolating_coefficients=tf.nest.map_structure(
-                lambda leaf: end(leaf, nan), after.interpolating_coefficients
-            ),
+            current_state=fail(after.current_state),
+            current_time=tf.where(ends, before.dtype.max, after.current_time),
+            interpolating_coefficients=fail(after.interpolating_coefficients),
         ), diagnostics
 
 
