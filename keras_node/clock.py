@@ -1,9 +1,15 @@
 """The times of a solve: what they may be, and the clock they make."""
 
+import warnings
+
+import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
 from keras_node.solvers.solver import Solver
+
+# Of the time from first to last: what rounding of the time may be.
+_LEAST_SHARE = 1e-3
 
 
 def as_static_times(times):
@@ -57,6 +63,48 @@ def as_clock(times, solver, leaves, are_sorted=False):
     elif isinstance(solver, Solver):
         times = solver.clock(times, leaves)
     return times
+
+
+def check_resolution(times, dtype):
+    """Warns if dynamics cannot tell the times of a solve apart.
+
+    The clock is float64, but dynamics get the time in their own dtype: around
+    1e6 the next float32 is 0.06 away, and Unix seconds are two minutes apart.
+    Times that are known only when a graph runs are not checked.
+
+    Args:
+        times: Float64 `(T,)` or `(T, batch)`, as `as_clock` returns them.
+        dtype: The dtype in which the dynamics get the time.
+
+    Raises:
+        ValueError: If the first and last time are the same in that dtype.
+    """
+    times = tf.get_static_value(times)
+    if times is None or not times.size:
+        return
+    dtype = tf.as_dtype(dtype)
+    first, last = times[0], times[-1]
+    spans = np.abs(last - first)
+    # A lane may have nowhere to go.
+    spans = np.where(spans > 0, spans, np.inf)
+    largest = np.maximum(np.abs(first), np.abs(last))
+    epsilon = float(ml_dtypes.finfo(dtype.as_numpy_dtype).eps)
+    share = np.max(epsilon * largest / spans)
+    # Half precision never tells a thousand instants apart.
+    if share <= max(_LEAST_SHARE, 4 * epsilon):
+        return
+    message = (
+        f"The dynamics get the time in {dtype.name}, whose neighbours are "
+        f"{share:.0e} of the time from first to last apart at so large an "
+        "offset. Subtract the first time from `times` (and add it back in the "
+        "dynamics where they need it), or solve a float64 state. Received: "
+        f"times from {first.ravel()[0]} to {last.ravel()[0]}"
+    )
+    numpy_dtype = dtype.as_numpy_dtype
+    is_same = first.astype(numpy_dtype) == last.astype(numpy_dtype)
+    if np.any(is_same & np.isfinite(spans)):
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=2)
 
 
 def _assert_monotonic(times):
