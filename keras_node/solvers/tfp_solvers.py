@@ -1,6 +1,7 @@
 """The solvers of TensorFlow Probability, under this package's contract."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -158,6 +159,7 @@ def integrate(solver, ode_fn, times, y):
 
     def elapsed_ode_fn(elapsed, state):
         t = times[0] + direction * tf.cast(elapsed, tf.float64)
+        t = _without_rounding(t, times, elapsed.dtype)
         slopes = ode_fn(tf.cast(t, y[0].dtype), list(state))
         return tuple(lanes.scale(direction, slopes))
 
@@ -177,6 +179,18 @@ def integrate(solver, ode_fn, times, y):
         solution_times=tf.abs(times[1:] - times[0]),
     )
     return _as_solution(solver, times, y, starts, results)
+
+
+def _without_rounding(t, times, dtype):
+    """Returns the last time for one that is past it by rounding alone.
+
+    What tfp evaluates well beyond it stays: to move that would put a kink
+    into the dynamics within its last step.
+    """
+    past = tf.sign(times[-1] - times[0]) * (t - times[-1])
+    largest = tf.maximum(tf.abs(times[0]), tf.abs(times[-1]))
+    rounding = 4 * np.finfo(dtype.as_numpy_dtype).eps * largest
+    return tf.where((past > 0) & (past <= rounding), times[-1], t)
 
 
 def _require_static_shapes(solver, y):
