@@ -4,6 +4,7 @@ import math
 import numbers
 
 import numpy as np
+import tensorflow as tf
 
 # Solves keep something of every step that they may take.
 _MOST_STEPS = 10_000_000
@@ -124,11 +125,11 @@ def check_common(rtol, atol, first_step_size, max_num_steps, on_failure):
         raise ValueError(
             f"`atol` must be a nonnegative float. Received: atol={atol!r}"
         )
-    if first_step_size is not None and not is_positive(first_step_size):
+    if first_step_size is not None and not _is_step_size(first_step_size):
         raise ValueError(
             "`first_step_size` must be a positive float in the units of time, "
-            "or, where the solver can choose it, `None`. "
-            f"Received: first_step_size={first_step_size!r}"
+            "or a scalar float tensor, or, where the solver can choose it, "
+            f"`None`. Received: first_step_size={first_step_size!r}"
         )
     if not is_positive_integer(max_num_steps) or max_num_steps > _MOST_STEPS:
         raise ValueError(
@@ -136,6 +137,28 @@ def check_common(rtol, atol, first_step_size, max_num_steps, on_failure):
             f"{_MOST_STEPS}. Received: max_num_steps={max_num_steps!r}"
         )
     check_among(on_failure, "on_failure", ("raise", "nan"))
+
+
+def as_step_size(value):
+    """Returns a step size as a float, or as the tensor that it still is.
+
+    The value of a variable, or of a tensor in a graph, is known only when
+    the solve runs.
+    """
+    is_open = tf.is_tensor(value) and not _is_known(value)
+    return value if is_open else _as_scalar(value)
+
+
+def _is_step_size(value):
+    if tf.is_tensor(value) and not _is_known(value):
+        is_scalar = value.shape.rank in (0, None)
+        return is_scalar and value.dtype.is_floating
+    return is_positive(_as_scalar(value))
+
+
+def _is_known(tensor):
+    """Whether a tensor has a value that stays."""
+    return hasattr(tensor, "numpy") and not isinstance(tensor, tf.Variable)
 
 
 def check_step_size_factors(safety, smallest, largest):

@@ -1,9 +1,15 @@
 """The times of a solve: what they may be, and the clock they make."""
 
+import warnings
+
+import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
 from keras_node.solvers.solver import Solver
+
+# Of the time from first to last: what rounding of the time may be.
+_LEAST_SHARE = 1e-3
 
 
 def as_static_times(times):
@@ -59,24 +65,66 @@ def as_clock(times, solver, leaves, are_sorted=False):
     return times
 
 
+def check_resolution(times, dtype):
+    """Warns if dynamics cannot tell the times of a solve apart.
+
+    The clock is float64, but dynamics get the time in their own dtype: around
+    1e6 the next float32 is 0.06 away, and Unix seconds are two minutes apart.
+    Times that are known only when a graph runs are not checked.
+
+    Args:
+        times: Float64 `(T,)` or `(T, batch)`, as `as_clock` returns them.
+        dtype: The dtype in which the dynamics get the time.
+
+    Raises:
+        ValueError: If the first and last time are the same in that dtype.
+    """
+    times = tf.get_static_value(times)
+    if times is None or not times.size:
+        return
+    dtype = tf.as_dtype(dtype)
+    first, last = times[0], times[-1]
+    spans = np.abs(last - first)
+    # A lane may have nowhere to go.
+    spans = np.where(spans > 0, spans, np.inf)
+    largest = np.maximum(np.abs(first), np.abs(last))
+    epsilon = float(ml_dtypes.finfo(dtype.as_numpy_dtype).eps)
+    share = np.max(epsilon * largest / spans)
+    # Half precision never tells a thousand instants apart.
+    if share <= max(_LEAST_SHARE, 4 * epsilon):
+        return
+    message = (
+        f"The dynamics get the time in {dtype.name}, whose neighbours are "
+        f"{share:.0e} of the time from first to last apart at so large an "
+        "offset. Subtract the first time from `times` (and add it back in the "
+        "dynamics where they need it), or solve a float64 state. Received: "
+        f"times from {first.ravel()[0]} to {last.ravel()[0]}"
+    )
+    numpy_dtype = dtype.as_numpy_dtype
+    is_same = first.astype(numpy_dtype) == last.astype(numpy_dtype)
+    if np.any(is_same & np.isfinite(spans)):
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=2)
+
+
 def _assert_monotonic(times):
     """Returns `times`, checked when they are known; XLA checks nothing."""
+    if not times.dtype.is_floating and not times.dtype.is_integer:
+        _raise_times(times)
+    # NumPy does not know all of TensorFlow's dtypes.
+    times = tf.cast(times, tf.float64)
     if tf.executing_eagerly():
         _checked(times.numpy())
         return times
     directions = tf.sign(times[..., 1:] - times[..., :-1])
-    agreement = tf.abs(tf.reduce_sum(directions))
-    is_monotonic = tf.equal(
-        agreement, tf.cast(tf.size(directions), times.dtype)
-    )
-    is_finite = tf.reduce_all(tf.math.is_finite(tf.cast(times, tf.float64)))
+    is_monotonic = tf.reduce_all(directions * directions[..., :1] > 0)
+    is_finite = tf.reduce_all(tf.math.is_finite(times))
     is_enough = tf.shape(times)[-1] >= 2
     assertion = tf.debugging.Assert(
         is_monotonic & is_finite & is_enough,
         [
             "`times` must hold at least two floats, strictly increasing or "
-            "strictly decreasing, for every sample in the same direction. "
-            "Received: times=",
+            "strictly decreasing. Received: times=",
             times,
         ],
     )
@@ -86,21 +134,24 @@ def _assert_monotonic(times):
 
 def _as_array(times):
     try:
-        return np.asarray(times)
+        array = np.asarray(times)
     except (TypeError, ValueError):
         # Rows of different lengths, or a symbolic tensor of Keras.
         _raise_times(times)
+    # NumPy files bfloat16 under no kind of number.
+    is_bfloat16 = array.dtype == tf.bfloat16.as_numpy_dtype
+    return array.astype(np.float64) if is_bfloat16 else array
 
 
 def _checked(times):
     """Returns static times, if they are strictly monotonic."""
     if times.dtype.kind not in "iuf" or times.ndim not in (1, 2):
         _raise_times(times)
-    if not np.isfinite(times).all():
+    if not np.isfinite(times).all() or times.shape[-1] < 2:
         _raise_times(times)
     steps = np.diff(times.astype(np.float64), axis=-1)
-    is_monotonic = (steps > 0).all() or (steps < 0).all()
-    if times.shape[-1] < 2 or not is_monotonic:
+    rises, falls = (steps > 0).all(axis=-1), (steps < 0).all(axis=-1)
+    if not (rises | falls).all():
         _raise_times(times)
     return times
 
@@ -109,8 +160,8 @@ def _raise_times(times):
     raise ValueError(
         "`times` must hold at least two floats, strictly increasing or "
         "strictly decreasing, the first being the time of the initial state; "
-        "or, with a clock for each sample, a row of them for each, all in the "
-        f"same direction. Received: times={times}"
+        "or, with a clock for each sample, a row of them for each, which may "
+        f"go either way. Received: times={times}"
     )
 
 

@@ -271,3 +271,52 @@ def test_fixed_steps_take_a_large_state_for_what_it_is():
     )
     assert results.diagnostics.status == 0
     np.testing.assert_allclose(results.states[0], [[1e20]])
+
+
+def test_a_function_traced_before_can_be_compiled_within_another():
+    @tf.function
+    def solve(y):
+        return keras_node.odeint(decays, y, (0.0, 1.0)).states[-1]
+
+    expected = solve(state())
+
+    @tf.function(jit_compile=True)
+    def compiled(y):
+        return solve(y) + 1.0
+
+    np.testing.assert_allclose(compiled(state()), expected + 1.0, rtol=1e-12)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
+        solve(state() * NAN)
+
+
+@pytest.mark.parametrize("per_sample_steps", [False, True])
+def test_a_traced_function_fails_with_nan_once_compiled(per_sample_steps):
+    solver = solvers.Tsit5(
+        first_step_size=1e-3,
+        max_num_steps=2,
+        per_sample_steps=per_sample_steps,
+    )
+    solve = tf.function(keras_node.odeint)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="`max_num_steps` was reached"
+    ):
+        solve(decays, state(), (0.0, 1.0), solver=solver)
+
+    @tf.function(jit_compile=True)
+    def compiled(y):
+        return solve(decays, y, (0.0, 1.0), solver=solver).states[-1]
+
+    assert np.all(np.isnan(compiled(state())))
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_a_solver_for_stiff_dynamics_is_not_advised_to_itself(in_graph):
+    def solve(y):
+        solver = solvers.BDF(max_num_steps=2)
+        return keras_node.odeint(decays, y, (0.0, 10.0), solver=solver).states
+
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="shorten `times`"
+    ) as error:
+        (tf.function(solve) if in_graph else solve)(state())
+    assert '"bdf"' not in str(error.value).split("def ")[0]

@@ -7,6 +7,7 @@ from strategies import OWN_SOLVERS
 
 import keras_node
 from keras_node import solvers
+from keras_node.solvers import tfp_solvers
 
 
 def times_of_evaluations(dynamics, y0, times, solver):
@@ -77,3 +78,35 @@ def test_explosive_dynamics_do_not_make_the_first_step_overshoot():
     )
     assert seen.min() == 0.0
     assert seen.max() == 1e-3
+
+
+def test_a_first_step_over_the_whole_interval_does_not_round_past_its_end():
+    # 0.1 + (0.3 - 0.1) rounds to 0.30000000000000004.
+    seen = times_of_evaluations(
+        lambda t, y: 1e-3 * y, tf.ones([1], tf.float64), (0.1, 0.3), "tsit5"
+    )
+    assert seen.max() == 0.3
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("times", [(0.1, 0.3), (0.3, 0.1)])
+def test_bdf_does_not_round_past_the_end(times, dtype):
+    seen = []
+
+    def recorded(t, y):
+        if hasattr(t, "numpy"):
+            seen.append(t.numpy())
+        return -y
+
+    solver = solvers.BDF()
+    leaves = [tf.ones([2], dtype)]
+    result = tfp_solvers.integrate(
+        solver,
+        lambda t, y: [recorded(t, y[0])],
+        tf.constant(times, tf.float64),
+        leaves,
+    )
+    assert int(result.diagnostics.status) == 0
+    assert len(seen) > 2
+    assert np.min(seen) >= np.asarray(0.1, dtype)
+    assert np.max(seen) <= np.asarray(0.3, dtype)

@@ -157,9 +157,27 @@ def test_times_that_are_not_monotonic_floats_are_refused(times):
         odeint(decay, tf.ones([2]), times)
 
 
-def test_rows_of_times_in_opposite_directions_are_refused():
-    with pytest.raises(ValueError, match="same direction.*Received: times="):
-        odeint(decay, tf.ones([2, 1]), ((0.0, 1.0), (1.0, 0.0)))
+@pytest.mark.parametrize("mode", ("eager", "function"))
+def test_one_row_of_times_that_is_not_monotonic_is_refused(mode):
+    times = float64([[0.0, 1.0, 2.0], [1.0, 0.0, 0.5]])
+
+    def run(times):
+        return odeint(decay, tf.ones([2, 1]), times).states
+
+    error = tf.errors.InvalidArgumentError if mode == "function" else ValueError
+    with pytest.raises(error, match="`times` must.*Received: times="):
+        (tf.function(run) if mode == "function" else run)(times)
+
+
+@pytest.mark.parametrize("dtype", ("bfloat16", "float16", "int32"))
+@pytest.mark.parametrize("form", ("eager", "numpy", "function"))
+def test_times_of_any_number_are_taken(form, dtype):
+    run = tf.function(odeint) if form == "function" else odeint
+    times = tf.cast([0.0, 1.0, 3.0], dtype)
+    times = times.numpy() if form == "numpy" else times
+    results = run(decay, float64([1.0]), times, tight())
+    np.testing.assert_array_equal(results.times, [0.0, 1.0, 3.0])
+    np.testing.assert_allclose(results.states[-1], [np.exp(-3.0)], rtol=1e-7)
 
 
 @pytest.mark.parametrize(

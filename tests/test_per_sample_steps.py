@@ -104,6 +104,53 @@ def test_a_grid_for_each_sample_equals_separate_solves(name, direction):
             assert ours[i] == theirs
 
 
+MIXED = np.stack([GRIDS[0], GRIDS[1, ::-1], GRIDS[2]])
+
+
+@pytest.mark.parametrize("num_times", [2, 4])
+@pytest.mark.parametrize("name", ["tsit5", "dopri8", "rk4"])
+def test_rows_in_opposite_directions_equal_separate_solves(name, num_times):
+    grids = MIXED[:, :: 3 // (num_times - 1)]
+    y0 = tf.constant([[1.0, -2.0]] * 3, tf.float64)
+    for per_sample_steps in (True, False):
+        solver = type(solvers.get(name))(per_sample_steps=per_sample_steps)
+        results = keras_node.odeint(time_dependent, y0, grids, solver=solver)
+        for i, grid in enumerate(grids):
+            alone = keras_node.odeint(
+                time_dependent, y0[i : i + 1], grid, solver=type(solver)()
+            )
+            np.testing.assert_allclose(
+                results.states[:, i], alone.states[:, 0], rtol=1e-12
+            )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct"])
+def test_gradients_of_rows_in_opposite_directions(adjoint, jit_compile):
+    y0 = tf.constant([[1.0], [-2.0], [0.5]], tf.float64)
+    solver = solvers.Tsit5(rtol=1e-8, atol=1e-10, max_num_steps=200)
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients(y0, grids):
+        with tf.GradientTape() as tape:
+            tape.watch([y0, grids])
+            states = keras_node.odeint(
+                time_dependent, y0, grids, solver=solver, adjoint=adjoint
+            ).states
+            total = tf.reduce_sum(states)
+        return tape.gradient(total, [y0, grids])
+
+    y_bar, times_bar = gradients(y0, tf.constant(MIXED))
+    # y(t) = y0 exp(sin t - sin t0)
+    growth = np.exp(np.sin(MIXED) - np.sin(MIXED[:, :1]))
+    np.testing.assert_allclose(
+        y_bar, growth.sum(axis=1, keepdims=True), rtol=1e-6
+    )
+    slopes = y0.numpy() * growth * np.cos(MIXED)
+    slopes[:, 0] = -np.cos(MIXED[:, 0]) * (y0.numpy() * growth)[:, 1:].sum(1)
+    np.testing.assert_allclose(times_bar, slopes, rtol=1e-5, atol=1e-6)
+
+
 def test_a_grid_for_each_sample_may_be_a_tensor_of_unknown_size():
     y0 = tf.constant([[1.0, -2.0]] * 3, tf.float64)
     solver = solvers.Tsit5(per_sample_steps=True)

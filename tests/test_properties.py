@@ -211,12 +211,13 @@ def test_states_decay_by_bdf(leaf, times):
 
 @st.composite
 def private_times(draw):
-    """Returns `(batch, T)` times, all rows in one direction."""
+    """Returns `(batch, T)` times, each in a direction of its own."""
     batch, size = draw(st.integers(1, 3)), draw(st.integers(2, 4))
-    direction = draw(st.sampled_from((1, -1)))
+    directions = st.sampled_from((1, -1))
     gaps = st.lists(st.floats(0.01, 0.9), min_size=size - 1, max_size=size - 1)
     rows = [
-        draw(st.floats(-2, 2)) + direction * np.cumsum([0.0, *draw(gaps)])
+        draw(st.floats(-2, 2))
+        + draw(directions) * np.cumsum([0.0, *draw(gaps)])
         for _ in range(batch)
     ]
     return np.stack(rows)

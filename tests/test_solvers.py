@@ -1,6 +1,8 @@
 """The solvers against closed forms, in every mode of execution."""
 
+import copy
 import functools
+import pickle
 
 import numpy as np
 import problems
@@ -218,3 +220,106 @@ def test_float32_states_keep_time_in_float64(name):
     np.testing.assert_allclose(far.states[-1], np.exp([-1.0]), rtol=1e-5)
     for ours, theirs in zip(far.diagnostics, near.diagnostics, strict=True):
         assert int(ours) == int(theirs)
+
+
+def gradient_in_a_bare_graph(name):
+    """Returns the gradient of a solve that a `tf.Graph` builds and runs."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        y0 = tf.constant([1.0, 2.0], tf.float64)
+        with tf.GradientTape() as tape:
+            tape.watch(y0)
+            y1 = keras_node.odeint(
+                lambda t, y: tf.sin(y), y0, TIMES, solver=name
+            ).states[-1]
+        return session.run([y1, tape.gradient(y1, y0)])
+
+
+@pytest.mark.parametrize("name", ["rk4", "tsit5"])
+def test_tensors_are_not_compared_by_identity(name):
+    # In a `tf.Graph` and without tensor equality `==` is Python's own.
+    y0 = tf.constant([1.0, 2.0], tf.float64)
+
+    def solve():
+        with tf.GradientTape() as tape:
+            tape.watch(y0)
+            y1 = keras_node.odeint(
+                lambda t, y: tf.sin(y), y0, TIMES, solver=name
+            ).states[-1]
+        return y1, tape.gradient(y1, y0)
+
+    expected = solve()
+    tf.compat.v1.disable_tensor_equality()
+    try:
+        found = solve()
+    finally:
+        tf.compat.v1.enable_tensor_equality()
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    np.testing.assert_allclose(
+        gradient_in_a_bare_graph(name), expected, rtol=1e-14
+    )
+
+
+@pytest.mark.parametrize("name", ["rk4", "tsit5", "bdf", "dormand_prince"])
+@pytest.mark.parametrize(
+    "duplicate",
+    [lambda solver: pickle.loads(pickle.dumps(solver)), copy.deepcopy],
+    ids=["pickle", "deepcopy"],
+)
+def test_a_solver_alone_is_copied(name, duplicate):
+    solver = make(name, rtol=1e-5)
+    solver.atol = tf.Variable(1e-4, dtype=tf.float64)
+    found = duplicate(solver)
+    assert type(found) is type(solver)
+    assert (found.rtol, found.atol) == (1e-5, 1e-4)
+    # tfp's entry solves the adjoint with what this returns.
+    assert found._make_adjoint_solver_fn() is found
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("tsit5", "float32"),
+        ("tsit5", "float64"),
+        # In a graph tfp wants it in the dtype of the state.
+        ("bdf", "float64"),
+        ("dormand_prince", "float64"),
+    ],
+)
+def test_first_step_size_may_be_a_scalar_tensor(name, dtype):
+    def solve(first_step_size):
+        solver = make(name, first_step_size=first_step_size)
+        y0 = tf.ones([2], tf.float64)
+        return keras_node.odeint(lambda t, y: -y, y0, TIMES, solver=solver)
+
+    expected = solve(0.25)
+    for found in (
+        solve(tf.constant(0.25, dtype)),
+        solve(np.array(0.25, dtype)),
+        tf.function(solve)(tf.constant(0.25, dtype)),
+    ):
+        np.testing.assert_allclose(found.states, expected.states, 1e-7)
+    config = make(name, first_step_size=tf.constant(0.25, dtype)).get_config()
+    assert config["first_step_size"] == 0.25
+    assert type(config["first_step_size"]) is float
+
+
+@pytest.mark.parametrize("value", [-0.1, [0.1], True, "a", 1j])
+def test_first_step_size_is_no_other_tensor(value):
+    with pytest.raises(ValueError, match="`first_step_size` must"):
+        solvers.Tsit5(first_step_size=tf.constant(value))
+
+
+def test_first_step_size_of_a_variable_is_read_when_a_solve_runs():
+    size = tf.Variable(1e-3, dtype=tf.float64)
+    solver = solvers.Tsit5(first_step_size=size)
+
+    @tf.function
+    def num_steps():
+        y0 = tf.ones([2], tf.float64)
+        results = keras_node.odeint(lambda t, y: -y, y0, TIMES, solver=solver)
+        return results.diagnostics.num_accepted_steps
+
+    many = num_steps()
+    size.assign(0.5)
+    assert num_steps() < many
+    assert solver.get_config()["first_step_size"] == 0.5

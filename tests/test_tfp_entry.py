@@ -183,3 +183,10 @@ def test_ffjord_inverts_itself_and_its_log_det_is_that_of_the_jacobian():
     np.testing.assert_allclose(
         log_det[0], np.linalg.slogdet(jacobian)[1], rtol=0, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("name", ["rk4", "tsit5"])
+@pytest.mark.parametrize("y0", [[1, 2], 1 + 2j], ids=["integer", "complex"])
+def test_a_state_that_is_not_float_is_refused_in_one_sentence(name, y0):
+    with pytest.raises(TypeError, match="`initial_state` must.*Received: init"):
+        solvers.get(name).solve(lambda t, y: y, 0.0, tf.constant(y0), [1.0])

@@ -55,7 +55,8 @@ def keep(store, n, leaves):
     is_open = tf.range(capacity) < capacity - capacity // 8
 
     def is_free(stride):
-        return is_open & ((numbers < 0) | (numbers % stride != 0))
+        is_given_up = tf.not_equal(numbers % stride, 0)
+        return is_open & ((numbers < 0) | is_given_up)
 
     has_room = tf.reduce_any(is_free(store.stride))
     has_room |= tf.not_equal(n % store.stride, 0)
@@ -100,7 +101,7 @@ def _put(store, n, leaves, is_free, is_kept):
     first_free = tf.argmax(tf.cast(is_free, tf.int32), output_type=tf.int32)
     slot = tf.where(is_kept, first_free, capacity)
     return store._replace(
-        numbers=tf.where(tf.range(capacity) == slot, n, store.numbers),
+        numbers=tf.where(tf.equal(tf.range(capacity), slot), n, store.numbers),
         arrays=[
             array.write(slot, leaf)
             for array, leaf in zip(store.arrays, leaves, strict=True)

@@ -11,6 +11,7 @@ from keras_node.solvers import (
     step,
     step_size,
 )
+from keras_node.solvers.state import as_float64
 
 # A step below this fraction of the times' size no longer moves the clock.
 _RESOLUTION = 1e-15
@@ -94,15 +95,14 @@ class AdaptiveLoop:
                 t,
                 y,
                 f,
-                self._direction,
-                tf.abs(self._end - t),
+                self._end,
                 self._solver,
                 self._norm,
             )
             num_evaluations += 1
         else:
-            h = ones * first_step_size
-        start_is_finite = tf.math.is_finite(self._norm(f) + self._norm(y))
+            h = ones * as_float64(first_step_size)
+        start_is_finite = lanes.are_finite([*y, *f], t.shape.rank)
         return _Carry(
             t=t,
             y=y,
@@ -120,7 +120,8 @@ class AdaptiveLoop:
         )
 
     def _is_active(self, carry):
-        return (carry.status == solution.SUCCESS) & (carry.t != self._end)
+        succeeds = tf.equal(carry.status, solution.SUCCESS)
+        return succeeds & tf.not_equal(carry.t, self._end)
 
     def _attempt(self, carry):
         """Tries one step in every lane that is not done."""
@@ -230,8 +231,8 @@ class AdaptiveLoop:
         status = tf.where(
             self._is_active(carry), solution.MAX_NUM_STEPS, carry.status
         )
-        is_finite = tf.math.is_finite(lanes.rms(carry.y, carry.t.shape.rank))
-        succeeded = status == solution.SUCCESS
+        is_finite = lanes.are_finite(carry.y, carry.t.shape.rank)
+        succeeded = tf.equal(status, solution.SUCCESS)
         status = tf.where(succeeded & ~is_finite, solution.NON_FINITE, status)
         output_steps = None
         if self._is_dense:

@@ -4,7 +4,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.solvers import compilation, lanes, step
+from keras_node.solvers import compilation, solution, step
 
 # The most requested times of one pass, to bound the memory that it takes.
 _BLOCK_SIZE = 16
@@ -14,7 +14,7 @@ class Outputs(typing.NamedTuple):
     """What a solve has written so far.
 
     `buffers` hold the requested rows of each leaf and of the steps' numbers,
-    time-major, not yet reached ones being NaN (or -1); their last row is for
+    time-major, not yet reached ones being 0 (or -1); their last row is for
     lanes that have nothing to write. `next` is each lane's next row.
     """
 
@@ -28,7 +28,7 @@ def start(times, y):
     steps = tf.fill(tf.shape(times[0]), -1)
     buffers = []
     for leaf in [*y, steps]:
-        blank = float("nan") if leaf.dtype.is_floating else -1
+        blank = 0.0 if leaf.dtype.is_floating else -1
         fill = tf.fill([num_rows] + [1] * leaf.shape.rank, blank)
         rows = tf.tile(
             tf.cast(fill, leaf.dtype), tf.concat([[1], tf.shape(leaf)], 0)
@@ -42,11 +42,16 @@ def start(times, y):
 def finish(outputs, succeeded, y):
     """Returns `(states, step numbers)`, the last state being `y` itself."""
     *buffers, steps = outputs.buffers
-    states = []
-    for buffer, leaf in zip(buffers, y, strict=True):
-        last = lanes.select(succeeded, [leaf], [buffer[-2]])[0]
-        states.append(tf.concat([buffer[:-2], last[None]], axis=0))
-    return states, steps[:-1]
+    states = [
+        tf.concat([buffer[:-2], leaf[None]], axis=0)
+        for buffer, leaf in zip(buffers, y, strict=True)
+    ]
+    steps = steps[:-1]
+    is_written = tf.concat(
+        [tf.ones_like(succeeded)[None], steps[1:-1] >= 0, succeeded[None]],
+        axis=0,
+    )
+    return solution.nan_unless(is_written, states), steps
 
 
 class Span(typing.NamedTuple):
@@ -87,7 +92,8 @@ def write(tableau, ode_fn, interval, times, span, outputs):
 
     def body(outputs):
         rows, reached = block(outputs.next, 1, is_reached)
-        theta = tf.where(reached, (times_at(rows) - span.t) / span.dt, 0.0)
+        theta = tf.math.divide_no_nan(times_at(rows) - span.t, span.dt)
+        theta = tf.where(reached, theta, 0.0)
         weights = step.dense_weights(tableau, theta)
         states = step.interpolate(
             one_row(span.y), [one_row(k) for k in increments], weights

@@ -37,13 +37,14 @@ def rms(leaves, lane_rank):
     """Root mean square over all elements of a lane, in float64.
 
     Hairer, Nørsett & Wanner's norm (II.4.11), taken over every leaf at once.
+    The squares are float64, too: that of 2e19 overflows float32.
     """
     total = 0.0
     count = 0
     for leaf in leaves:
         axes = list(range(lane_rank, leaf.shape.rank))
-        squares = tf.reduce_sum(tf.square(leaf), axis=axes)
-        total += tf.cast(squares, tf.float64)
+        squares = tf.square(tf.cast(leaf, tf.float64))
+        total += tf.reduce_sum(squares, axis=axes)
         size = tf.reduce_prod(tf.shape(leaf)[lane_rank:])
         count += tf.cast(size, tf.float64)
     # An empty batch has no error.

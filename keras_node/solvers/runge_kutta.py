@@ -87,8 +87,7 @@ class ExplicitRungeKutta(Solver):
             t,
             y,
             ode_fn(tf.cast(t, y[0].dtype), y),
-            tf.sign(times[-1] - t),
-            tf.abs(times[-1] - t),
+            times[-1],
             self,
             norm or functools.partial(lanes.rms, lane_rank=lane_rank),
         )

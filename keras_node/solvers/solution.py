@@ -81,9 +81,15 @@ class Solution(typing.NamedTuple):
 
 
 def nan_unless(succeeded, leaves):
-    """Returns the state, with NaN in the lanes that did not succeed."""
-    nans = [
-        tf.fill(tf.shape(leaf), leaf.dtype.as_numpy_dtype("nan"))
-        for leaf in leaves
+    """Returns the state, with NaN in the lanes that did not succeed.
+
+    Where nothing failed there is no NaN on the way: `enable_check_numerics`
+    looks at every operation, and an exported graph may multiply by its masks.
+    """
+    zeros = [tf.zeros_like(leaf) for leaf in leaves]
+    # 0 of a success, NaN of a failure.
+    marks = tf.sqrt(2.0 * tf.cast(succeeded, tf.float32) - 1.0) - 1.0
+    return [
+        leaf + lanes.align(marks, leaf)
+        for leaf in lanes.select(succeeded, leaves, zeros)
     ]
-    return lanes.select(succeeded, leaves, nans)

@@ -6,15 +6,17 @@ import tensorflow_probability as tfp
 from keras_node import saving
 from keras_node.arguments import (
     as_boolean,
+    as_step_size,
     check_common,
     check_step_size_factors,
 )
 from keras_node.solvers import failure, solution
+from keras_node.solvers.own_adjoint import OwnAdjointSolver, as_number
 from keras_node.solvers.state import as_float64, flat_ode_fn, widen
 from keras_node.solvers.trajectory import TrajectoryRecorder
 
 
-class Solver(tfp.math.ode.Solver):
+class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
     """Base class of the solvers of this package.
 
     Solves `dy/dt = f(t, y)` from `y(t0)` through the requested times, in
@@ -30,8 +32,8 @@ class Solver(tfp.math.ode.Solver):
             Default 1e-3.
         atol: Nonnegative float, the error allowed in absolute terms, in the
             units of the state. Default 1e-6.
-        first_step_size: Positive float in the units of time, or `None`
-            (default) to choose it automatically.
+        first_step_size: Positive float in the units of time, or a scalar
+            float tensor, or `None` (default) to choose it automatically.
         safety_factor: Float in (0, 1], by which a step stays below what the
             error would allow. Default 0.8.
         min_step_size_factor: Float in (0, 1), least change of the step size
@@ -72,7 +74,7 @@ class Solver(tfp.math.ode.Solver):
         name=None,
     ):
         super().__init__(
-            make_adjoint_solver_fn=make_adjoint_solver_fn or (lambda: self),
+            make_adjoint_solver_fn=make_adjoint_solver_fn or self._itself,
             validate_args=validate_args,
             name=name or type(self).__name__.lower(),
         )
@@ -82,7 +84,7 @@ class Solver(tfp.math.ode.Solver):
         )
         self.rtol = float(rtol)
         self.atol = float(atol)
-        self.first_step_size = first_step_size
+        self.first_step_size = as_step_size(first_step_size)
         self.safety_factor = safety_factor
         self.min_step_size_factor = min_step_size_factor
         self.max_step_size_factor = max_step_size_factor
@@ -123,10 +125,7 @@ class Solver(tfp.math.ode.Solver):
     @property
     def tolerances(self):
         """`(rtol, atol)` as floats, also while they are variables."""
-        return tuple(
-            float(value.numpy()) if isinstance(value, tf.Variable) else value
-            for value in (self.rtol, self.atol)
-        )
+        return as_number(self.rtol), as_number(self.atol)
 
     def get_config(self):
         """Returns the arguments that make an equal solver."""
@@ -134,7 +133,7 @@ class Solver(tfp.math.ode.Solver):
         return {
             "rtol": rtol,
             "atol": atol,
-            "first_step_size": self.first_step_size,
+            "first_step_size": as_number(self.first_step_size),
             "safety_factor": self.safety_factor,
             "min_step_size_factor": self.min_step_size_factor,
             "max_step_size_factor": self.max_step_size_factor,
@@ -175,6 +174,7 @@ class Solver(tfp.math.ode.Solver):
         """Solves for `tfp.math.ode.Solver.solve`, which adds its adjoint."""
         del jacobian_fn, jacobian_sparsity, batch_ndims
         leaves = tf.nest.flatten(initial_state)
+        _check_state(leaves)
         dtypes = [leaf.dtype for leaf in leaves]
         recorder = None
         if isinstance(solution_times, tfp.math.ode.ChosenBySolver):
@@ -233,3 +233,14 @@ class Solver(tfp.math.ode.Solver):
             return times
         batch = tf.shape(leaves[0])[0]
         return tf.tile(times[:, None], [1, batch])
+
+
+def _check_state(leaves):
+    for leaf in leaves:
+        if not leaf.dtype.is_floating:
+            raise TypeError(
+                "`initial_state` must be a float tensor or a nested structure "
+                "of them; write 1.0 instead of 1, or split complex numbers "
+                "into real and imaginary parts. "
+                f"Received: initial_state of dtype {leaf.dtype.name}"
+            )

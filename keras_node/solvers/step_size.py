@@ -62,14 +62,17 @@ def error_ratio(tableau, increments, scale, norm):
     return ratio**2 / size
 
 
-def initial_step_size(ode_fn, t, y, f, direction, interval, solver, norm):
+def initial_step_size(ode_fn, t, y, f, end, solver, norm):
     """Chooses the first step (after Hairer, Nørsett & Wanner, II.4, p. 169).
 
     Compares the sizes of the state, its derivative and, by one explicit Euler
     step, its second derivative. That Euler step stays inside the interval.
 
     The book aims at 0.01 of the error allowed; this aims at all of it, since
-    the error constants of these methods are below 0.01 already.
+    the error constants of these methods are below 0.01 already. The book's
+    derivatives have units of time; here that unit is the time in which the
+    state changes by itself, so that it does not matter which one `times` are
+    in; where state or derivative vanish, it is the whole interval.
 
     Returns:
         Positive float64 step sizes, one for each lane; one evaluation.
@@ -79,22 +82,24 @@ def initial_step_size(ode_fn, t, y, f, direction, interval, solver, norm):
     def scaled_norm(leaves):
         return norm([a / b for a, b in zip(leaves, scale, strict=True)])
 
+    length = tf.abs(end - t)
     d0, d1 = scaled_norm(y), scaled_norm(f)
-    is_measured = (d0 >= 1e-5) & (d1 >= 1e-5)
-    h0 = tf.where(is_measured, 0.01 * d0 / d1, 1e-6)
-    h0 = tf.minimum(h0, interval)
-    trial = [
-        a + b for a, b in zip(y, lanes.scale(direction * h0, f), strict=True)
-    ]
-    slope = ode_fn(tf.cast(t + direction * h0, y[0].dtype), trial)
-    d2 = scaled_norm([a - b for a, b in zip(slope, f, strict=True)]) / h0
-    steepest = tf.maximum(d1, d2)
-    h1 = tf.where(
-        steepest > 1e-15,
-        (1.0 / steepest) ** (1.0 / solver.tableau.order),
-        tf.maximum(1e-3 * h0, 1e-6),
-    )
-    h = tf.minimum(tf.minimum(100.0 * h0, h1), interval)
+    is_measured = (d0 >= 1e-5) & (d1 * length >= 1e-5)
+    unit = tf.where(is_measured, tf.math.divide_no_nan(d0, d1), length)
+    h0 = tf.where(is_measured, 1e-2 * unit, 1e-6 * unit)
+    h0 = tf.minimum(h0, length)
+    elapsed = tf.sign(end - t) * h0
+    trial = [a + b for a, b in zip(y, lanes.scale(elapsed, f), strict=True)]
+    # The sum may round past the end.
+    t1 = tf.where(h0 < length, t + elapsed, end)
+    slope = ode_fn(tf.cast(t1, y[0].dtype), trial)
+    d2 = scaled_norm([a - b for a, b in zip(slope, f, strict=True)])
+    d2 = tf.math.divide_no_nan(d2, h0)
+    steepest = tf.maximum(d1 * unit, d2 * unit**2)
+    # Of a straight line the other bounds know enough.
+    steepest = tf.maximum(steepest, 1e-15)
+    h1 = unit * steepest ** (-1.0 / solver.tableau.order)
+    h = tf.minimum(tf.minimum(100.0 * h0, h1), length)
     # An Euler step that overflows says only that the steps must be small.
     return tf.where(tf.math.is_finite(h), h, _NON_FINITE_FACTOR * h0)
 

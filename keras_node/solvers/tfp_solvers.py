@@ -1,19 +1,21 @@
 """The solvers of TensorFlow Probability, under this package's contract."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.arguments import check_common
+from keras_node.arguments import as_step_size, check_common
 from keras_node.identifiers import Configurable
 from keras_node.solvers import lanes, solution
+from keras_node.solvers.own_adjoint import OwnAdjointSolver
 
 _UNKNOWN = -1
 _ARGUMENTS = ("rtol", "atol", "first_step_size", "max_num_steps", "on_failure")
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
+class DormandPrince(OwnAdjointSolver, Configurable, tfp.math.ode.DormandPrince):
     """`tfp.math.ode.DormandPrince`, guarded so that every solve ends.
 
     A step that is not finite or no longer moves the clock makes the rest of
@@ -45,7 +47,10 @@ class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
     ):
         check_common(rtol, atol, first_step_size, max_num_steps, on_failure)
         rtol, atol = float(rtol), float(atol)
-        first_step_size = first_step_size or 1e-3
+        kwargs.setdefault("make_adjoint_solver_fn", self._itself)
+        if first_step_size is None:
+            first_step_size = 1e-3
+        first_step_size = as_step_size(first_step_size)
         # Without `max_num_steps`: tfp's is an assertion, which XLA drops.
         super().__init__(
             rtol=rtol, atol=atol, first_step_size=first_step_size, **kwargs
@@ -72,23 +77,19 @@ class DormandPrince(Configurable, tfp.math.ode.DormandPrince):
         is_over = diagnostics.num_ode_fn_evaluations >= self.max_num_evaluations
         ends = is_stuck | is_lost | is_over
 
-        def end(value, replacement):
-            return tf.where(ends, tf.cast(replacement, value.dtype), value)
+        def fail(structure):
+            leaves = solution.nan_unless(~ends, tf.nest.flatten(structure))
+            return tf.nest.pack_sequence_as(structure, leaves)
 
-        nan = float("nan")
         return after._replace(
-            current_state=tf.nest.map_structure(
-                lambda leaf: end(leaf, nan), after.current_state
-            ),
-            current_time=end(after.current_time, before.dtype.max),
-            interpolating_coefficients=tf.nest.map_structure(
-                lambda leaf: end(leaf, nan), after.interpolating_coefficients
-            ),
+            current_state=fail(after.current_state),
+            current_time=tf.where(ends, before.dtype.max, after.current_time),
+            interpolating_coefficients=fail(after.interpolating_coefficients),
         ), diagnostics
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class BDF(Configurable, tfp.math.ode.BDF):
+class BDF(OwnAdjointSolver, Configurable, tfp.math.ode.BDF):
     """`tfp.math.ode.BDF`, for stiff dynamics, with a bound on its steps.
 
     Backward differentiation formulas of order 1 to 5. It solves linear
@@ -121,6 +122,8 @@ class BDF(Configurable, tfp.math.ode.BDF):
     ):
         check_common(rtol, atol, first_step_size, max_num_steps, on_failure)
         rtol, atol = float(rtol), float(atol)
+        first_step_size = as_step_size(first_step_size)
+        kwargs.setdefault("make_adjoint_solver_fn", self._itself)
         super().__init__(
             rtol=rtol,
             atol=atol,
@@ -156,12 +159,13 @@ def integrate(solver, ode_fn, times, y):
 
     def elapsed_ode_fn(elapsed, state):
         t = times[0] + direction * tf.cast(elapsed, tf.float64)
+        t = _without_rounding(t, times, elapsed.dtype)
         slopes = ode_fn(tf.cast(t, y[0].dtype), list(state))
         return tuple(lanes.scale(direction, slopes))
 
     # Dynamics that start out NaN would cost every step that is allowed.
     first = ode_fn(tf.cast(times[0], y[0].dtype), y)
-    starts = tf.math.is_finite(lanes.rms([*first, *y], 0))
+    starts = lanes.are_finite([*first, *y], 0)
 
     def guarded_ode_fn(elapsed, state):
         slopes = elapsed_ode_fn(elapsed, state)
@@ -175,6 +179,18 @@ def integrate(solver, ode_fn, times, y):
         solution_times=tf.abs(times[1:] - times[0]),
     )
     return _as_solution(solver, times, y, starts, results)
+
+
+def _without_rounding(t, times, dtype):
+    """Returns the last time for one that is past it by rounding alone.
+
+    What tfp evaluates well beyond it stays: to move that would put a kink
+    into the dynamics within its last step.
+    """
+    past = tf.sign(times[-1] - times[0]) * (t - times[-1])
+    largest = tf.maximum(tf.abs(times[0]), tf.abs(times[-1]))
+    rounding = 4 * np.finfo(dtype.as_numpy_dtype).eps * largest
+    return tf.where((past > 0) & (past <= rounding), times[-1], t)
 
 
 def _require_static_shapes(solver, y):
