@@ -167,9 +167,9 @@ class LatentODE(VariationalModel):
         self.prior = prior
         parts.check_prior(self.prior, latent_dim, dtype)
         self.initial_time = as_time(initial_time, "initial_time")
-        self.solver = solvers.get(solver)
-        self.adjoint = adjoints.get(adjoint)
-        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
+        self._solver = solvers.get(solver)
+        self._adjoint = adjoints.get(adjoint)
+        self._choose_compilation()
         self._posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
         self._prior_layers = tfp_variables.layers_of(self.prior)
         self._prior_variables = tfp_variables.adopted_variables(
@@ -178,6 +178,37 @@ class LatentODE(VariationalModel):
         parts.check_window(self.likelihood.window, self.initial_time)
         self._process.build(self.observation_dim)
         self.built = True
+
+    @property
+    def solver(self):
+        """The solver, which may be exchanged for another at any time."""
+        return self._solver
+
+    @solver.setter
+    def solver(self, solver):
+        self._solver = solvers.get(solver)
+        self._choose_compilation()
+
+    @property
+    def adjoint(self):
+        """The adjoint, which may be exchanged for another at any time."""
+        return self._adjoint
+
+    @adjoint.setter
+    def adjoint(self, adjoint):
+        self._adjoint = adjoints.get(adjoint)
+        self._choose_compilation()
+
+    def _choose_compilation(self):
+        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
+        if self.compiled:
+            jit_compile = self._compile_options.get("jit_compile", "auto")
+            # Keras chooses anew where it finds none.
+            self.jit_compile = (
+                None
+                if jit_compile == "auto"
+                else jit_compile and self.supports_jit
+            )
 
     @property
     def _process(self):
@@ -213,8 +244,7 @@ class LatentODE(VariationalModel):
             mask: See the class. Default `None`.
         """
         observed = self._observe(data(values, times, mask))
-        parameters = self.run(self._process.posterior_parameters, observed)
-        return tfp.distributions.MultivariateNormalDiag(*parameters)
+        return self._posterior(observed)
 
     def reconstruct(
         self,
@@ -315,7 +345,7 @@ class LatentODE(VariationalModel):
         """Returns the `Terms` of the bound for a batch of data."""
         observed = self._observe(inputs)
         targets = self._targets(inputs, observed)
-        posterior = self._process.posterior(observed, training)
+        posterior = self._posterior(observed, training)
         z0 = self._sample(posterior, num_samples, self.seed(seed))
         explained = self._process.explain(z0, targets, training)
         log_ratio = self.prior.log_prob(z0) - posterior.log_prob(z0)
@@ -361,12 +391,21 @@ class LatentODE(VariationalModel):
         observation_checks.check_targets(targets.values, observed.values)
         return targets
 
+    def _posterior(self, observed, training=None):
+        parameters = self.run(
+            self._process.posterior_parameters,
+            observed,
+            training,
+            layers=[self.encoder, self._posterior_head, *self._prior_layers],
+        )
+        return tfp.distributions.MultivariateNormalDiag(*parameters)
+
     def _mean_reconstruction(self, observed, times):
-        z0 = self._process.posterior(observed).mean()
+        z0 = self._posterior(observed).mean()
         return self._process.means(z0[None], times)[0]
 
     def _sample_reconstructions(self, observed, times, num_samples, seed):
-        posterior = self._process.posterior(observed)
+        posterior = self._posterior(observed)
         z0 = self._sample(posterior, num_samples, seed)
         return self._process.means(z0, times)
 

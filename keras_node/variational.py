@@ -13,6 +13,7 @@ from keras_node.arguments import (
     is_nonnegative,
 )
 from keras_node.conversion import as_count, is_integer_tensor
+from keras_node.kept_graphs import KeptGraphs
 from keras_node.seeds import Seeds
 
 
@@ -50,6 +51,7 @@ class VariationalModel(keras.Model):
         super().__init__(**kwargs)
         self._num_samples, self._kl_weight = 1, 1.0
         self._seeds = Seeds()
+        self._kept = KeptGraphs()
         self._loss = keras.metrics.Mean("loss")
         self._log_likelihood = keras.metrics.Mean("log_likelihood")
         self._kl = keras.metrics.Mean("kl")
@@ -207,11 +209,18 @@ class VariationalModel(keras.Model):
             loss /= tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.optimizer.scale_loss(loss)
         self.optimizer.apply(tape.gradient(loss, weights), weights)
+        self._kept.note("train", [self])
         return self.get_metrics_result()
 
     def test_step(self, data):
         self._measure(unsupervised.inputs_of(data), 1.0, training=False)
+        self._kept.note("test", [self])
         return self.get_metrics_result()
+
+    def predict_step(self, data):
+        outputs = super().predict_step(data)
+        self._kept.note("predict", [self])
+        return outputs
 
     def _sample_terms(self, num_samples, seed, values, times, mask, targets):
         num_samples = as_count(num_samples, "num_samples")
@@ -227,19 +236,29 @@ class VariationalModel(keras.Model):
             self.seed(seed),
         )
 
-    def run(self, function, *args):
-        """Calls a method, eagerly as one graph, which is kept."""
+    def run(self, function, *args, layers=None):
+        """Calls a method, eagerly as one graph, see `KeptGraphs`.
+
+        Args:
+            function: Bound method.
+            *args: Its arguments.
+            layers: List of the layers that it reads. Default `None`, all.
+        """
         if not tf.executing_eagerly():
             return function(*args)
-        functions = self.__dict__.setdefault("_functions", {})
-        ranks = [getattr(leaf, "ndim", None) for leaf in tf.nest.flatten(args)]
-        # One that has seen two ranks knows neither.
-        key = (function.__name__, *ranks)
-        if key not in functions:
-            functions[key] = tf.function(
-                function, autograph=False, reduce_retracing=True
-            )
-        return functions[key](*args)
+        return self._kept.run(function, layers or [self], *args)
+
+    def make_train_function(self, force=False):
+        is_current = self._kept.is_current("train", [self])
+        return super().make_train_function(force or not is_current)
+
+    def make_test_function(self, force=False):
+        is_current = self._kept.is_current("test", [self])
+        return super().make_test_function(force or not is_current)
+
+    def make_predict_function(self, force=False):
+        is_current = self._kept.is_current("predict", [self])
+        return super().make_predict_function(force or not is_current)
 
     def seed(self, seed):
         """Returns the seed of a draw: that of an integer, or the next one."""
