@@ -110,6 +110,9 @@ class LatentODE(VariationalModel):
             `"tsit5"`.
         adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
             `"auto"`: exact gradients where the solver allows it.
+        posterior_head: Keras layer from the encoder's output to `(batch,
+            2 * latent_dim)`, the mean of `q(z0 | x)` and what softplus makes
+            its deviation of. Default `None`, a linear layer.
         **kwargs: Other arguments of `keras.Model`.
 
     Raises:
@@ -146,6 +149,7 @@ class LatentODE(VariationalModel):
         initial_time=0.0,
         solver="tsit5",
         adjoint="auto",
+        posterior_head=None,
         **kwargs,
     ):
         parts.check_dims(observation_dim, latent_dim)
@@ -170,7 +174,10 @@ class LatentODE(VariationalModel):
         self._solver = solvers.get(solver)
         self._adjoint = adjoints.get(adjoint)
         self._choose_compilation()
-        self._posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
+        if posterior_head is None:
+            posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
+        self._posterior_head = posterior_head
+        parts.check_posterior_head(posterior_head)
         self._prior_layers = tfp_variables.layers_of(self.prior)
         self._prior_variables = tfp_variables.adopted_variables(
             self.prior, self._prior_layers
@@ -209,6 +216,11 @@ class LatentODE(VariationalModel):
                 if jit_compile == "auto"
                 else jit_compile and self.supports_jit
             )
+
+    @property
+    def posterior_head(self):
+        """The layer between encoder and posterior."""
+        return self._posterior_head
 
     @property
     def _process(self):
@@ -438,6 +450,10 @@ class LatentODE(VariationalModel):
                 "initial_time": self.initial_time,
                 "solver": solvers.serialize(self.solver),
                 "adjoint": adjoints.serialize(self.adjoint),
+                # As it is: quantized, perhaps, or with LoRA.
+                "posterior_head": keras.saving.serialize_keras_object(
+                    self.posterior_head
+                ),
             }
         )
         return saving.stamp(config)
@@ -449,6 +465,7 @@ class LatentODE(VariationalModel):
             config,
             dynamics=saving.deserialize,
             decoder=saving.deserialize,
+            posterior_head=saving.deserialize,
             prior=tfp_config.deserialize,
         )
 

@@ -151,6 +151,8 @@ class VariationalModel(keras.Model):
         self._compile_options = kwargs
 
     def get_compile_config(self):
+        if not self.compiled:
+            return {}
         return keras.saving.serialize_keras_object(
             {
                 "optimizer": self.optimizer,
