@@ -251,7 +251,8 @@ class LatentODE(VariationalModel):
         """Returns `q(z0 | x)`, a `tfd.Distribution` of `(batch, latent_dim)`.
 
         Args:
-            values: Float tensor `(batch, T, observation_dim)`.
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next two.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
         """
@@ -271,12 +272,14 @@ class LatentODE(VariationalModel):
         """Returns the mean of observations at any times.
 
         Args:
-            values: Float tensor `(batch, T, observation_dim)`.
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next two.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
             target_times: Floats in ascending order, `(T,)` or `(batch, T)`,
                 in the units of `times`: before, between and after these.
-                Default `None`: `times`, with those of what is masked.
+                Default `None`: those of the `targets` in a dict, or `times`,
+                with those of what is masked.
             num_samples: Positive integer, to draw as many latent trajectories
                 from the posterior; or `None` (default) for the trajectory of
                 its mean.
@@ -295,13 +298,15 @@ class LatentODE(VariationalModel):
             _check_mass(credible_mass)
         inputs = data(values, times, mask)
         observed = self._observe(inputs)
-        if target_times is None:
+        targets = inputs.get("targets")
+        if target_times is not None:
+            targets = {"times": target_times}
+        if targets is None:
             times = observations.own_times(inputs, observed)
         else:
+            observations.check_keys(targets)
             batch_size = observed.values.shape[0]
-            times = observations.query_times(
-                {"times": target_times}, batch_size
-            )
+            times = observations.query_times(targets, batch_size)
         if num_samples is None:
             return self.run(self._mean_reconstruction, observed, times)
         samples = self.run(
@@ -318,23 +323,28 @@ class LatentODE(VariationalModel):
         mean = tf.reduce_mean(samples, axis=0)
         return Reconstruction(mean, lower, upper, samples)
 
-    def generate(self, num_samples, times, seed=None):
+    def generate(self, num_samples, times=None, seed=None):
         """Returns time series of the prior, `(num_samples, T, features)`.
 
         Each is the mean observation along a latent trajectory.
 
         Args:
-            num_samples: Positive integer.
+            num_samples: Positive integer; or a dict of data as for `fit`,
+                then without `times`, for as many series at the same times.
             times: Floats in ascending order, `(T,)`.
             seed: Integer for the same samples again, or `None` (default).
         """
-        times = observations.query_times({"times": times})
-        return self.run(
-            self._generate,
-            as_count(num_samples, "num_samples"),
-            times,
-            self.seed(seed),
-        )
+        if isinstance(num_samples, dict):
+            inputs = data(num_samples, times, None)
+            observed = self._observe(inputs)
+            num_samples = observed.values.shape[0]
+            if num_samples is None:
+                num_samples = tf.shape(observed.values)[0]
+            times = observations.own_times(inputs, observed)
+        else:
+            num_samples = as_count(num_samples, "num_samples")
+            times = observations.query_times({"times": times})
+        return self.run(self._generate, num_samples, times, self.seed(seed))
 
     def export(self, path, options=None):
         """Writes a SavedModel, which needs no `keras_node` to be served.

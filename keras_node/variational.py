@@ -81,7 +81,8 @@ class VariationalModel(keras.Model):
         """Returns the evidence lower bound of each series, `(batch,)`, in nats.
 
         Args:
-            values: Float tensor `(batch, T, observation_dim)`.
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next three.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
             targets: Dict of what is to be explained instead. Default `None`.
@@ -109,7 +110,8 @@ class VariationalModel(keras.Model):
         rises with the number of samples `K` towards `log p(x)`.
 
         Args:
-            values: Float tensor `(batch, T, observation_dim)`.
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next three.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
             targets: Dict of what is to be explained instead. Default `None`.
@@ -288,9 +290,23 @@ class VariationalModel(keras.Model):
 
 
 def data(values, times, mask, targets=None):
-    """Returns the dict of what is given of a batch of data."""
-    inputs = {"values": values, "times": times, "mask": mask}
-    inputs["targets"] = targets
+    """Returns the dict of what is given of a batch of data.
+
+    Raises:
+        ValueError: If `values` is such a dict already, and there is more.
+    """
+    rest = {"times": times, "mask": mask, "targets": targets}
+    if isinstance(values, dict):
+        inputs = values
+        given = [name for name, value in rest.items() if value is not None]
+        if given:
+            raise ValueError(
+                "Data must be a dict alone, as for `fit`, or `values`, `times` "
+                "and what else there is as arguments. "
+                f"Received: a dict with keys {list(values)} and {given}"
+            )
+    else:
+        inputs = {"values": values, **rest}
     return {k: v for k, v in inputs.items() if v is not None}
 
 
