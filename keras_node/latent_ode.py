@@ -110,6 +110,9 @@ class LatentODE(VariationalModel):
             `"tsit5"`.
         adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
             `"auto"`: exact gradients where the solver allows it.
+        posterior_head: Keras layer from the encoder's output to `(batch,
+            2 * latent_dim)`, the mean of `q(z0 | x)` and what softplus makes
+            its deviation of. Default `None`, a linear layer.
         **kwargs: Other arguments of `keras.Model`.
 
     Raises:
@@ -146,6 +149,7 @@ class LatentODE(VariationalModel):
         initial_time=0.0,
         solver="tsit5",
         adjoint="auto",
+        posterior_head=None,
         **kwargs,
     ):
         parts.check_dims(observation_dim, latent_dim)
@@ -167,10 +171,13 @@ class LatentODE(VariationalModel):
         self.prior = prior
         parts.check_prior(self.prior, latent_dim, dtype)
         self.initial_time = as_time(initial_time, "initial_time")
-        self.solver = solvers.get(solver)
-        self.adjoint = adjoints.get(adjoint)
-        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
-        self._posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
+        self._solver = solvers.get(solver)
+        self._adjoint = adjoints.get(adjoint)
+        self._choose_compilation()
+        if posterior_head is None:
+            posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
+        self._posterior_head = posterior_head
+        parts.check_posterior_head(posterior_head)
         self._prior_layers = tfp_variables.layers_of(self.prior)
         self._prior_variables = tfp_variables.adopted_variables(
             self.prior, self._prior_layers
@@ -180,6 +187,42 @@ class LatentODE(VariationalModel):
         self._field_layers = self._field.layers_for(self)
         self._field.warn_of_untracked(self)
         self.built = True
+
+    @property
+    def solver(self):
+        """The solver, which may be exchanged for another at any time."""
+        return self._solver
+
+    @solver.setter
+    def solver(self, solver):
+        self._solver = solvers.get(solver)
+        self._choose_compilation()
+
+    @property
+    def adjoint(self):
+        """The adjoint, which may be exchanged for another at any time."""
+        return self._adjoint
+
+    @adjoint.setter
+    def adjoint(self, adjoint):
+        self._adjoint = adjoints.get(adjoint)
+        self._choose_compilation()
+
+    def _choose_compilation(self):
+        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
+        if self.compiled:
+            jit_compile = self._compile_options.get("jit_compile", "auto")
+            # Keras chooses anew where it finds none.
+            self.jit_compile = (
+                None
+                if jit_compile == "auto"
+                else jit_compile and self.supports_jit
+            )
+
+    @property
+    def posterior_head(self):
+        """The layer between encoder and posterior."""
+        return self._posterior_head
 
     @property
     def _process(self):
@@ -210,13 +253,13 @@ class LatentODE(VariationalModel):
         """Returns `q(z0 | x)`, a `tfd.Distribution` of `(batch, latent_dim)`.
 
         Args:
-            values: Float tensor `(batch, T, observation_dim)`.
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next two.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
         """
         observed = self._observe(data(values, times, mask))
-        parameters = self.run(self._process.posterior_parameters, observed)
-        return tfp.distributions.MultivariateNormalDiag(*parameters)
+        return self._posterior(observed)
 
     def reconstruct(
         self,
@@ -231,12 +274,14 @@ class LatentODE(VariationalModel):
         """Returns the mean of observations at any times.
 
         Args:
-            values: Float tensor `(batch, T, observation_dim)`.
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next two.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
             target_times: Floats in ascending order, `(T,)` or `(batch, T)`,
                 in the units of `times`: before, between and after these.
-                Default `None`: `times`, with those of what is masked.
+                Default `None`: those of the `targets` in a dict, or `times`,
+                with those of what is masked.
             num_samples: Positive integer, to draw as many latent trajectories
                 from the posterior; or `None` (default) for the trajectory of
                 its mean.
@@ -255,13 +300,15 @@ class LatentODE(VariationalModel):
             _check_mass(credible_mass)
         inputs = data(values, times, mask)
         observed = self._observe(inputs)
-        if target_times is None:
+        targets = inputs.get("targets")
+        if target_times is not None:
+            targets = {"times": target_times}
+        if targets is None:
             times = observations.own_times(inputs, observed)
         else:
+            observations.check_keys(targets)
             batch_size = observed.values.shape[0]
-            times = observations.query_times(
-                {"times": target_times}, batch_size
-            )
+            times = observations.query_times(targets, batch_size)
         if num_samples is None:
             return self.run(self._mean_reconstruction, observed, times)
         samples = self.run(
@@ -278,23 +325,28 @@ class LatentODE(VariationalModel):
         mean = tf.reduce_mean(samples, axis=0)
         return Reconstruction(mean, lower, upper, samples)
 
-    def generate(self, num_samples, times, seed=None):
+    def generate(self, num_samples, times=None, seed=None):
         """Returns time series of the prior, `(num_samples, T, features)`.
 
         Each is the mean observation along a latent trajectory.
 
         Args:
-            num_samples: Positive integer.
+            num_samples: Positive integer; or a dict of data as for `fit`,
+                then without `times`, for as many series at the same times.
             times: Floats in ascending order, `(T,)`.
             seed: Integer for the same samples again, or `None` (default).
         """
-        times = observations.query_times({"times": times})
-        return self.run(
-            self._generate,
-            as_count(num_samples, "num_samples"),
-            times,
-            self.seed(seed),
-        )
+        if isinstance(num_samples, dict):
+            inputs = data(num_samples, times, None)
+            observed = self._observe(inputs)
+            num_samples = observed.values.shape[0]
+            if num_samples is None:
+                num_samples = tf.shape(observed.values)[0]
+            times = observations.own_times(inputs, observed)
+        else:
+            num_samples = as_count(num_samples, "num_samples")
+            times = observations.query_times({"times": times})
+        return self.run(self._generate, num_samples, times, self.seed(seed))
 
     def export(self, path, options=None):
         """Writes a SavedModel, which needs no `keras_node` to be served.
@@ -317,7 +369,7 @@ class LatentODE(VariationalModel):
         """Returns the `Terms` of the bound for a batch of data."""
         observed = self._observe(inputs)
         targets = self._targets(inputs, observed)
-        posterior = self._process.posterior(observed, training)
+        posterior = self._posterior(observed, training)
         z0 = self._sample(posterior, num_samples, self.seed(seed))
         explained = self._process.explain(z0, targets, training)
         log_ratio = self.prior.log_prob(z0) - posterior.log_prob(z0)
@@ -363,12 +415,21 @@ class LatentODE(VariationalModel):
         observation_checks.check_targets(targets.values, observed.values)
         return targets
 
+    def _posterior(self, observed, training=None):
+        parameters = self.run(
+            self._process.posterior_parameters,
+            observed,
+            training,
+            layers=[self.encoder, self._posterior_head, *self._prior_layers],
+        )
+        return tfp.distributions.MultivariateNormalDiag(*parameters)
+
     def _mean_reconstruction(self, observed, times):
-        z0 = self._process.posterior(observed).mean()
+        z0 = self._posterior(observed).mean()
         return self._process.means(z0[None], times)[0]
 
     def _sample_reconstructions(self, observed, times, num_samples, seed):
-        posterior = self._process.posterior(observed)
+        posterior = self._posterior(observed)
         z0 = self._sample(posterior, num_samples, seed)
         return self._process.means(z0, times)
 
@@ -401,6 +462,10 @@ class LatentODE(VariationalModel):
                 "initial_time": self.initial_time,
                 "solver": solvers.serialize(self.solver),
                 "adjoint": adjoints.serialize(self.adjoint),
+                # As it is: quantized, perhaps, or with LoRA.
+                "posterior_head": keras.saving.serialize_keras_object(
+                    self.posterior_head
+                ),
             }
         )
         return saving.stamp(config)
@@ -412,6 +477,7 @@ class LatentODE(VariationalModel):
             config,
             dynamics=saving.deserialize,
             decoder=saving.deserialize,
+            posterior_head=saving.deserialize,
             prior=tfp_config.deserialize,
         )
 

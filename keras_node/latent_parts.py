@@ -113,6 +113,15 @@ def check_encoded(encoded):
         )
 
 
+def check_posterior_head(posterior_head):
+    """Raises `TypeError` unless it is a Keras layer."""
+    if not isinstance(posterior_head, keras.layers.Layer):
+        raise TypeError(
+            "`posterior_head` must be a Keras layer of the encoder's output. "
+            f"Received: posterior_head={posterior_head!r}"
+        )
+
+
 def check_outputs(outputs, num_outputs):
     """Raises `ValueError` unless the decoder suits the likelihood."""
     expected = [None, num_outputs]

@@ -6,8 +6,8 @@ import keras
 
 from keras_node import field_layers
 
-# What Keras and this package keep of a model, traced with its solvers.
-_TRACES = ("train_function", "test_function", "predict_function", "_functions")
+# What Keras keeps of a model, traced with its solvers.
+_TRACES = ("train_function", "test_function", "predict_function")
 
 
 def solving_layers(model):
@@ -42,7 +42,7 @@ def forget_traces(model):
     for layer in _layers(model):
         for name in _TRACES:
             if layer.__dict__.get(name) is not None:
-                layer.__dict__[name] = {} if name == "_functions" else None
+                layer.__dict__[name] = None
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from keras_node.arguments import (
     is_nonnegative,
 )
 from keras_node.conversion import as_count, is_integer_tensor
+from keras_node.kept_graphs import KeptGraphs
 from keras_node.seeds import Seeds
 
 
@@ -50,6 +51,7 @@ class VariationalModel(keras.Model):
         super().__init__(**kwargs)
         self._num_samples, self._kl_weight = 1, 1.0
         self._seeds = Seeds()
+        self._kept = KeptGraphs()
         self._loss = keras.metrics.Mean("loss")
         self._log_likelihood = keras.metrics.Mean("log_likelihood")
         self._kl = keras.metrics.Mean("kl")
@@ -79,7 +81,8 @@ class VariationalModel(keras.Model):
         """Returns the evidence lower bound of each series, `(batch,)`, in nats.
 
         Args:
-            values: Float tensor `(batch, T, observation_dim)`.
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next three.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
             targets: Dict of what is to be explained instead. Default `None`.
@@ -107,7 +110,8 @@ class VariationalModel(keras.Model):
         rises with the number of samples `K` towards `log p(x)`.
 
         Args:
-            values: Float tensor `(batch, T, observation_dim)`.
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next three.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
             targets: Dict of what is to be explained instead. Default `None`.
@@ -149,6 +153,8 @@ class VariationalModel(keras.Model):
         self._compile_options = kwargs
 
     def get_compile_config(self):
+        if not self.compiled:
+            return {}
         return keras.saving.serialize_keras_object(
             {
                 "optimizer": self.optimizer,
@@ -207,11 +213,18 @@ class VariationalModel(keras.Model):
             loss /= tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.optimizer.scale_loss(loss)
         self.optimizer.apply(tape.gradient(loss, weights), weights)
+        self._kept.note("train", [self])
         return self.get_metrics_result()
 
     def test_step(self, data):
         self._measure(unsupervised.inputs_of(data), 1.0, training=False)
+        self._kept.note("test", [self])
         return self.get_metrics_result()
+
+    def predict_step(self, data):
+        outputs = super().predict_step(data)
+        self._kept.note("predict", [self])
+        return outputs
 
     def _sample_terms(self, num_samples, seed, values, times, mask, targets):
         num_samples = as_count(num_samples, "num_samples")
@@ -227,19 +240,29 @@ class VariationalModel(keras.Model):
             self.seed(seed),
         )
 
-    def run(self, function, *args):
-        """Calls a method, eagerly as one graph, which is kept."""
+    def run(self, function, *args, layers=None):
+        """Calls a method, eagerly as one graph, see `KeptGraphs`.
+
+        Args:
+            function: Bound method.
+            *args: Its arguments.
+            layers: List of the layers that it reads. Default `None`, all.
+        """
         if not tf.executing_eagerly():
             return function(*args)
-        functions = self.__dict__.setdefault("_functions", {})
-        ranks = [getattr(leaf, "ndim", None) for leaf in tf.nest.flatten(args)]
-        # One that has seen two ranks knows neither.
-        key = (function.__name__, *ranks)
-        if key not in functions:
-            functions[key] = tf.function(
-                function, autograph=False, reduce_retracing=True
-            )
-        return functions[key](*args)
+        return self._kept.run(function, layers or [self], *args)
+
+    def make_train_function(self, force=False):
+        is_current = self._kept.is_current("train", [self])
+        return super().make_train_function(force or not is_current)
+
+    def make_test_function(self, force=False):
+        is_current = self._kept.is_current("test", [self])
+        return super().make_test_function(force or not is_current)
+
+    def make_predict_function(self, force=False):
+        is_current = self._kept.is_current("predict", [self])
+        return super().make_predict_function(force or not is_current)
 
     def seed(self, seed):
         """Returns the seed of a draw: that of an integer, or the next one."""
@@ -267,9 +290,23 @@ class VariationalModel(keras.Model):
 
 
 def data(values, times, mask, targets=None):
-    """Returns the dict of what is given of a batch of data."""
-    inputs = {"values": values, "times": times, "mask": mask}
-    inputs["targets"] = targets
+    """Returns the dict of what is given of a batch of data.
+
+    Raises:
+        ValueError: If `values` is such a dict already, and there is more.
+    """
+    rest = {"times": times, "mask": mask, "targets": targets}
+    if isinstance(values, dict):
+        inputs = values
+        given = [name for name, value in rest.items() if value is not None]
+        if given:
+            raise ValueError(
+                "Data must be a dict alone, as for `fit`, or `values`, `times` "
+                "and what else there is as arguments. "
+                f"Received: a dict with keys {list(values)} and {given}"
+            )
+    else:
+        inputs = {"values": values, **rest}
     return {k: v for k, v in inputs.items() if v is not None}
 
 
