@@ -11,6 +11,7 @@ from keras_node import (
     adjoints,
     clock,
     events,
+    flow_building,
     nfe,
     noise,
     saving,
@@ -192,12 +193,27 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         return self.__dict__.get("_diagnostics")
 
     def _solve_forward(self, x, **options):
+        if flow_building.is_active():
+            return self._build_for(x, **options)
         y, log_det = self._solve(x, self.times, **options)
         return y, {"fldj": log_det, "ildj": -log_det}
 
     def _solve_inverse(self, y, **options):
+        if flow_building.is_active():
+            return self._build_for(y, **options)
         x, log_det = self._solve(y, self.times[::-1], **options)
         return x, {"fldj": -log_det, "ildj": log_det}
+
+    def _build_for(self, x, condition=None, training=None):
+        """Makes the weights, and returns what a solve of no time would."""
+        events.check_event(x, self.event_ndims)
+        vector_field.check_callable(self.dynamics, condition)
+        y = events.flatten_batch(x, self.event_ndims)
+        if condition is not None:
+            condition = events.flatten_condition(condition, x, self.event_ndims)
+        self._build_dynamics(y, condition)
+        log_det = tf.zeros_like(x[(..., *[0] * self.event_ndims)])
+        return tf.identity(x), {"fldj": log_det, "ildj": log_det}
 
     def _forward(self, x, **options):
         return self._solve_forward(x, **options)[0]
