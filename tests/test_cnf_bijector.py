@@ -257,6 +257,26 @@ def test_concat_time_takes_a_condition_and_a_distribution_passes_it():
     np.testing.assert_allclose(log_prob, again, atol=1e-6)
 
 
+def test_a_condition_that_is_missing_is_asked_for():
+    flow = _flow(solver=keras_node.solvers.Euler())
+    flow.forward(_points(4, 2), condition=_points(4, 1))
+    for function in (flow.forward, flow.inverse_log_det_jacobian):
+        with pytest.raises(ValueError, match="The dynamics need a `condition`"):
+            function(_points(4, 2))
+        with pytest.raises(ValueError, match="axis -1.*have value 4"):
+            function(_points(4, 2), condition=_points(4, 2))
+
+
+def test_a_condition_may_be_left_out_where_dynamics_can_do_without():
+    def dynamics(t, y, condition=None):
+        return y if condition is None else y * condition
+
+    flow = _flow(dynamics)
+    x = _points(4, 2)
+    flow.forward(x, condition=_points(4, 1))
+    np.testing.assert_allclose(flow.forward(x), np.e * x, rtol=1e-6)
+
+
 class Linear(keras.layers.Layer):
     """A field whose divergence, claimed in closed form, is known wrong."""
 
