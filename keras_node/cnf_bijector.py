@@ -194,6 +194,11 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         """
         return self.__dict__.get("_diagnostics")
 
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        # None has a batch shape, for tfp to slice.
+        return {}
+
     def _solve_forward(self, x, **options):
         if flow_building.is_active():
             return self._build_for(x, **options)
