@@ -163,6 +163,9 @@ def _write(model, path, options, endpoints):
     """Writes functions under their names, with the specs of their inputs."""
     archive = keras.export.ExportArchive()
     archive.track(model)
+    # A gradient that is written too counts in them; Keras leaves them out.
+    counts = [v for metric in model.metrics for v in metric.variables]
+    archive.add_variable_collection("counts", counts)
     for function, specs in endpoints.items():
         archive.add_endpoint(function.__name__, function, specs)
     archive.write_out(path, options, verbose=False)

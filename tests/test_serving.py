@@ -324,3 +324,22 @@ def test_served_latent_ode_says_which_shape_does_not_fit(served):
         tf.errors.InvalidArgumentError, match="`target_times` must have"
     ):
         loaded.signatures["reconstruct"](**series, target_times=times[:3])
+
+
+@pytest.mark.parametrize("kind", ["flow", "latent"])
+def test_model_with_the_direct_adjoint_is_served(kind, tmp_path):
+    solver = zoo.keras_node.solvers.Euler()
+    model = getattr(zoo, kind)(solver=solver, adjoint="direct")
+    if kind == "latent":
+        model.predict(zoo.series(), verbose=0)
+    model.export(tmp_path / kind)  # With its gradients.
+    loaded = tf.saved_model.load(tmp_path / kind)
+    if kind == "flow":
+        x = tf.constant(zoo.points(4))
+        np.testing.assert_allclose(
+            loaded.log_prob(x)["log_prob"], model.log_prob(x), rtol=1e-5
+        )
+    else:
+        times = tf.linspace(0.0, 1.0, 3)
+        samples = loaded.generate(tf.constant(2), times)["samples"]
+        assert samples.shape == (2, 3, 2)
