@@ -304,6 +304,16 @@ def test_a_slice_of_a_distribution_is_that_of_its_batch(chained):
     assert part.trainable_variables
 
 
+@pytest.mark.xfail(raises=tf.errors.InvalidArgumentError, strict=True)
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+def test_an_event_without_features_has_no_volume_to_change(batch):
+    flow = _flow(lambda t, y: -y)
+    x = tf.zeros((*batch, 0), tf.float64)
+    assert flow.forward(x).shape == flow.inverse(x).shape == (*batch, 0)
+    log_det = flow.forward_log_det_jacobian(x)
+    np.testing.assert_array_equal(log_det, np.zeros(batch))
+
+
 # A solve in `tf.vectorized_map`: its steps are stored in lists, which take no
 # index that differs from element to element.
 _VECTORIZED = pytest.mark.xfail(raises=ValueError, strict=True)
