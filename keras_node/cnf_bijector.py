@@ -1,5 +1,6 @@
 """A continuous normalizing flow as a bijector."""
 
+import contextlib
 import functools
 
 import keras
@@ -11,6 +12,7 @@ from keras_node import (
     adjoints,
     clock,
     events,
+    flow_building,
     nfe,
     noise,
     saving,
@@ -129,6 +131,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         field.refuse_stateful_layers()
         keras.layers.Layer.__init__(self, name=name, autocast=False)
         self._epochs = Epochs()
+        self._had_condition = False
         tfp.bijectors.Bijector.__init__(
             self,
             forward_min_event_ndims=event_ndims,
@@ -192,13 +195,57 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         """
         return self.__dict__.get("_diagnostics")
 
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        # None has a batch shape, for tfp to slice.
+        return {}
+
     def _solve_forward(self, x, **options):
-        y, log_det = self._solve(x, self.times, **options)
+        if flow_building.is_active():
+            return self._build_for(x, **options)
+        with self._asking_for_condition(options.get("condition")):
+            y, log_det = self._solve(x, self.times, **options)
         return y, {"fldj": log_det, "ildj": -log_det}
 
     def _solve_inverse(self, y, **options):
-        x, log_det = self._solve(y, self.times[::-1], **options)
+        if flow_building.is_active():
+            return self._build_for(y, **options)
+        with self._asking_for_condition(options.get("condition")):
+            x, log_det = self._solve(y, self.times[::-1], **options)
         return x, {"fldj": -log_det, "ildj": log_det}
+
+    @contextlib.contextmanager
+    def _asking_for_condition(self, condition):
+        """Names the condition where dynamics that had one fail without.
+
+        They may do without it; a layer that was built with it cannot.
+        """
+        try:
+            yield
+        except ValueError as error:
+            if condition is None and self._had_condition:
+                raise ValueError(
+                    "The dynamics need a `condition`, as in an earlier call: "
+                    "`bijector.forward(x, condition=c)`, or of a "
+                    '`NormalizingFlow` `log_prob(x, condition=c)` and `fit({"x"'
+                    ': x, "condition": c})`. '
+                    f"Received: dynamics={self.dynamics!r}, condition=None"
+                ) from error
+            raise
+        self._had_condition |= condition is not None
+
+    def _build_for(self, x, condition=None, training=None):
+        """Makes the weights, and returns what a solve of no time would."""
+        events.check_event(x, self.event_ndims)
+        self.field.check_condition(condition)
+        y = events.flatten_batch(x, self.event_ndims)
+        if condition is not None:
+            condition = events.flatten_condition(condition, x, self.event_ndims)
+        self._build_dynamics(y, condition)
+        self._had_condition |= condition is not None
+        batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
+        log_det = tf.zeros(batch, x.dtype)
+        return tf.identity(x), {"fldj": log_det, "ildj": log_det}
 
     def _forward(self, x, **options):
         return self._solve_forward(x, **options)[0]

@@ -22,6 +22,12 @@ def check_event(x, event_ndims):
         TypeError: If it is not float.
         ValueError: If it has too few axes.
     """
+    if x.dtype.is_complex:
+        raise TypeError(
+            "A flow needs float events, as a density of complex numbers is "
+            "one of their parts: concatenate the real and the imaginary one. "
+            f"Received: events of dtype {x.dtype.name}"
+        )
     if not x.dtype.is_floating:
         raise TypeError(
             "A flow needs float events; write 1.0 instead of 1, or cast them. "

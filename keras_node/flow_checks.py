@@ -1,5 +1,8 @@
 """Whether the parts and the data of a `NormalizingFlow` fit."""
 
+import warnings
+
+import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -72,6 +75,38 @@ def check_names(layers):
             "Each `CNFBijector` of a flow needs a name of its own, for its "
             'metrics: `CNFBijector(..., name="first")`. '
             f"Received: names={names}"
+        )
+
+
+def check_variables(distribution):
+    """Raises `TypeError` for a Keras variable that tfp has read for good."""
+    for part in distribution.submodules:
+        given = getattr(part, "parameters", {}).items()
+        kept = {id(value) for value in vars(part).values()}
+        for name, value in given:
+            if isinstance(value, keras.Variable) and id(value) not in kept:
+                raise TypeError(
+                    "tfp reads a `keras.Variable` once and would not train "
+                    "it: give its bijectors and distributions a "
+                    "`tf.Variable`. "
+                    f"Received: {name}={value!r} in {part.name!r}"
+                )
+
+
+def warn_of_untracked(read, tracked):
+    """Warns of variables that a flow uses and will not train."""
+    if tf.distribute.has_strategy():
+        return  # It reads the parts of its variables.
+    known = {id(variable.value) for variable in tracked}
+    missed = [variable for variable in read if id(variable) not in known]
+    if missed:
+        names = [(variable.name, tuple(variable.shape)) for variable in missed]
+        warnings.warn(
+            "A flow reads variables that it cannot find, so that they will "
+            "not be trained. Make the function that reads them an object "
+            "with the variable, or its layer, as an attribute. "
+            f"Received: variables={names}",
+            stacklevel=2,
         )
 
 

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node import vector_field
+from keras_node import field_layers
 from keras_node.adjoints import Adjoint
 
 # Attributes that may be Python functions, which may read anything.
@@ -71,7 +71,7 @@ def _flatten(layers):
     return [
         inner
         for layer in layers
-        for inner in vector_field.flatten_layers(layer)
+        for inner in field_layers.flatten_layers(layer)
     ]
 
 

@@ -1,10 +1,12 @@
 """A density that is trained as a Keras model."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import (
+    flow_building,
     flow_checks,
     saving,
     serving,
@@ -14,7 +16,11 @@ from keras_node import (
 )
 from keras_node.arguments import is_integer
 from keras_node.conversion import as_floats
-from keras_node.routing import call_options, needs_condition
+from keras_node.routing import (
+    call_options,
+    needs_condition,
+    takes_condition,
+)
 from keras_node.seeds import Seeds
 
 
@@ -33,7 +39,10 @@ class NormalizingFlow(keras.Model):
     `log p(x)` of each sample.
 
     Every variable in the bijector and the distribution is trained, Keras's
-    and TensorFlow's.
+    and TensorFlow's, those of networks in functions of a bijector too. All
+    are made with the flow; where dynamics take a condition, by the first call
+    or by `flow.build({"x": (None, 2), "condition": (None, 3)})`, with the
+    sizes of the data.
 
     Args:
         bijector: A tfp bijector, such as `CNFBijector` or a `tfb.Chain` with
@@ -52,9 +61,10 @@ class NormalizingFlow(keras.Model):
         `(batch,)`, the log-density in nats.
 
     Raises:
-        ValueError: If events of bijector and base do not fit, or two flows
-            share a name.
-        TypeError: If `bijector` or `base_distribution` is not tfp's.
+        ValueError: If events of bijector and base do not fit, two flows
+            share a name, or a trainable variable appears after the first call.
+        TypeError: If `bijector` or `base_distribution` is not tfp's, or one
+            of them was given a `keras.Variable`.
 
     Example:
     >>> flow = keras_node.NormalizingFlow(
@@ -80,28 +90,72 @@ class NormalizingFlow(keras.Model):
         self.distribution = tfp.distributions.TransformedDistribution(
             base_distribution, bijector
         )
+        flow_checks.check_variables(self.distribution)
         # Keras tracks the layers in a list, not those inside a chain.
         self._flows = tfp_variables.layers_of(self.distribution)
         flow_checks.check_names(self._flows)
-        self._adopted = tfp_variables.adopted_variables(
-            self.distribution, self._flows
-        )
+        self._networks = []
+        self._adopted = []
+        self._adopt()
         self.condition_shape = None
         self._seeds = Seeds()
         self._target_log_prob = None
+        if not any(takes_condition(flow) for flow in self._flows):
+            self._make_weights(None)
+            self.built = True
 
     def build(self, input_shape):
-        # The weights are made by the flows, in the first call.
+        condition = None
         if isinstance(input_shape, dict) and "condition" in input_shape:
             self.condition_shape = tuple(input_shape["condition"])
+            # No tensor: of a graph it could not be used outside of it.
+            condition = np.zeros(
+                self.condition_shape[-1:],
+                self.distribution.dtype.as_numpy_dtype,
+            )
+        if not self.built:
+            self._make_weights(condition)
         self.built = True
+
+    def _make_weights(self, condition):
+        options = call_options(self.bijector, condition, False)
+        read = flow_building.make_weights(self.distribution, options)
+        self._adopt()
+        flow_checks.warn_of_untracked(read, self.variables)
+
+    def _adopt(self):
+        """Tracks the weights that there are and were not tracked before."""
+        layers, variables = tfp_variables.find(self.distribution)
+        known = {id(layer) for layer in [*self._flows, *self._networks]}
+        self._networks.extend(
+            layer for layer in layers if id(layer) not in known
+        )
+        known = {id(variable.value) for variable in self._adopted}
+        self._adopted.extend(
+            tfp_variables.adopt(variable, trainable)
+            for variable, trainable in variables
+            if id(variable) not in known and id(variable.value) not in known
+        )
+
+    def load_weights(self, filepath, *args, **kwargs):
+        """Does what `keras.Model.load_weights` does.
+
+        A flow that was never called is built first, as one without a
+        condition; one with a condition is to be built before, by `build`.
+        """
+        if not needs_condition(self.bijector):
+            self._build_alone()
+        return super().load_weights(filepath, *args, **kwargs)
+
+    def _build_alone(self):
+        if not self.built:
+            self.build((None, *self.distribution.event_shape))
 
     def fit(self, x=None, *args, **kwargs):
         """Does what `keras.Model.fit` does, for `x` without targets."""
         unsupervised.check_data(x)
         unsupervised.refuse_weights(kwargs)
-        if self._target_log_prob is None:
-            self._build_for(x)
+        self._build_for(x)
         return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
@@ -114,15 +168,16 @@ class NormalizingFlow(keras.Model):
         """Makes all weights before callbacks begin.
 
         Keras would in the first step, but a backup wants a model that is
-        built. Under a strategy Keras does this itself.
+        built.
         """
         spec = unsupervised.spec_of(x)
-        if self.built or spec is None or self._distribute_strategy:
+        if self.built or spec is None:
             return
-        call = tf.function(
-            lambda inputs: self(inputs, training=False), autograph=False
-        )
-        call.get_concrete_function(spec)
+        shapes = tf.nest.map_structure(lambda leaf: tuple(leaf.shape), spec)
+        if isinstance(spec, dict):
+            flow_checks.check_keys(spec)
+        with self.distribute_strategy.scope():
+            self.build(shapes)
 
     def call(self, inputs, training=None):
         if training and self._target_log_prob is not None:
@@ -183,9 +238,10 @@ class NormalizingFlow(keras.Model):
         if is_integer(seed):
             seed = int(seed)  # tfp knows none of numpy's.
         options = self._options(condition, False)
-        return self.distribution.sample(
-            sample_shape, seed=seed, bijector_kwargs=options
-        )
+        with flow_building.refusing_new_weights():
+            return self.distribution.sample(
+                sample_shape, seed=seed, bijector_kwargs=options
+            )
 
     def fit_to_density(
         self,
@@ -269,8 +325,7 @@ class NormalizingFlow(keras.Model):
                 f"tells the size of its condition. Received: {self.name!r}, "
                 "not built"
             )
-        if not self.built:
-            self(self.sample(1))  # Makes all weights.
+        self._build_alone()
         serving.write_flow(self, path, options)
 
     def _options(self, condition, training):
@@ -278,14 +333,21 @@ class NormalizingFlow(keras.Model):
             condition = as_floats(
                 condition, "condition", self.distribution.dtype
             )
-        return call_options(self.bijector, condition, training)
+        options = call_options(self.bijector, condition, training)
+        if not self.built:
+            shape = (None, *self.distribution.event_shape)
+            if condition is not None:
+                shape = {"x": shape, "condition": tuple(condition.shape)}
+            self.build(shape)
+        return options
 
     def _log_prob(self, x, condition, training):
         # tfp would return what it remembers of a tensor, also of one whose
         # sample was drawn before a step of training.
         x = tf.identity(as_floats(x, "x", self.distribution.dtype))
         options = self._options(condition, training)
-        return self.distribution.log_prob(x, bijector_kwargs=options)
+        with flow_building.refusing_new_weights():
+            return self.distribution.log_prob(x, bijector_kwargs=options)
 
     def _gap(self, count):
         """Returns `log p(x) - log q(x)` of new samples from `q`."""
@@ -293,12 +355,13 @@ class NormalizingFlow(keras.Model):
         replica = tf.distribute.get_replica_context()
         seed += [0, replica.replica_id_in_sync_group if replica else 0]
         options = self._options(None, True)
-        z = self.base_distribution.sample(count, seed=seed)
-        x = self.bijector.forward(z, **options)
-        log_q = self.base_distribution.log_prob(z)
-        log_q -= self.bijector.forward_log_det_jacobian(
-            z, len(self.base_distribution.event_shape), **options
-        )
+        with flow_building.refusing_new_weights():
+            z = self.base_distribution.sample(count, seed=seed)
+            x = self.bijector.forward(z, **options)
+            log_q = self.base_distribution.log_prob(z)
+            log_q -= self.bijector.forward_log_det_jacobian(
+                z, len(self.base_distribution.event_shape), **options
+            )
         log_p = self._target_log_prob(x)
         if log_p.shape != log_q.shape:
             raise ValueError(

@@ -23,7 +23,7 @@ def call_options(bijector, condition=None, training=None):
     Raises:
         ValueError: If there is a condition that nothing takes.
     """
-    if condition is not None and not _takes_condition(bijector):
+    if condition is not None and not takes_condition(bijector):
         raise ValueError(
             "A `condition` needs a `CNFBijector` whose dynamics take it, such "
             "as `ConcatTime(net)`, in the chain. "
@@ -39,15 +39,16 @@ def needs_condition(bijector):
     return any(needs_condition(part) for part in _parts(bijector))
 
 
-def _takes_condition(bijector):
+def takes_condition(bijector):
+    """Whether a flow in a bijector takes a condition."""
     if isinstance(bijector, CNFBijector):
         return bijector.field.takes_condition
-    return any(_takes_condition(part) for part in _parts(bijector))
+    return any(takes_condition(part) for part in _parts(bijector))
 
 
 def _options(bijector, condition, training):
     if isinstance(bijector, CNFBijector):
-        is_conditional = _takes_condition(bijector)
+        is_conditional = takes_condition(bijector)
         options = {
             "condition": condition if is_conditional else None,
             "training": training,

@@ -79,6 +79,9 @@ class _Writer:
                 "bijector": self.write(value.bijector, path),
                 **_values(value),
             }
+        if type(value) is tfp.bijectors.AutoregressiveNetwork:
+            arguments = self.write(_arguments(value), path)
+            return {"kind": "autoregressive_network", "arguments": arguments}
         # `tfb.Chain(...)` makes a `_Chain`, the base class of the public one.
         name = type(value).__name__.lstrip("_")
         for kind, (module, base) in _MODULES.items():
@@ -135,6 +138,9 @@ class _Reader:
             )
         if kind == "keras":
             return keras.saving.deserialize_keras_object(config["config"])
+        if kind == "autoregressive_network":
+            arguments = self.read(config["arguments"])
+            return tfp.bijectors.AutoregressiveNetwork(**arguments)
         module, base = _MODULES.get(kind, (None, object))
         made_class = getattr(module, config.get("name", ""), None)
         if not isinstance(made_class, type) or not issubclass(made_class, base):
@@ -153,6 +159,21 @@ def _chosen(value):
         for name, parameter in value.parameters.items()
         if name not in defaults or parameter is not defaults[name].default
     }
+
+
+def _arguments(network):
+    """Returns the arguments of an `AutoregressiveNetwork`, its attributes."""
+    renamed = {
+        "conditional_input_layers": "_conditional_layers",
+        "input_order": "_input_order_param",
+    }
+    names = inspect.signature(type(network).__init__).parameters
+    arguments = {
+        name: getattr(network, renamed.get(name, f"_{name}"))
+        for name in names
+        if name not in ("self", "kwargs")
+    }
+    return {**arguments, **network._kwargs}
 
 
 def _is_known_to_keras(value):

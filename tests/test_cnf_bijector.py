@@ -257,6 +257,26 @@ def test_concat_time_takes_a_condition_and_a_distribution_passes_it():
     np.testing.assert_allclose(log_prob, again, atol=1e-6)
 
 
+def test_a_condition_that_is_missing_is_asked_for():
+    flow = _flow(solver=keras_node.solvers.Euler())
+    flow.forward(_points(4, 2), condition=_points(4, 1))
+    for function in (flow.forward, flow.inverse_log_det_jacobian):
+        with pytest.raises(ValueError, match="The dynamics need a `condition`"):
+            function(_points(4, 2))
+        with pytest.raises(ValueError, match="axis -1.*have value 4"):
+            function(_points(4, 2), condition=_points(4, 2))
+
+
+def test_a_condition_may_be_left_out_where_dynamics_can_do_without():
+    def dynamics(t, y, condition=None):
+        return y if condition is None else y * condition
+
+    flow = _flow(dynamics)
+    x = _points(4, 2)
+    flow.forward(x, condition=_points(4, 1))
+    np.testing.assert_allclose(flow.forward(x), np.e * x, rtol=1e-6)
+
+
 class Linear(keras.layers.Layer):
     """A field whose divergence, claimed in closed form, is known wrong."""
 
@@ -265,6 +285,90 @@ class Linear(keras.layers.Layer):
 
     def divergence(self, t, y):
         return 7.0 + 0.0 * y[:, 0]
+
+
+@pytest.mark.parametrize("chained", [False, True], ids=["bare", "chain"])
+def test_a_slice_of_a_distribution_is_that_of_its_batch(chained):
+    flow = _flow(solver=keras_node.solvers.RK4(step_size=0.25))
+    bijector = tfb.Chain([tfb.Scale(_points(2)), flow]) if chained else flow
+    loc = _points(4, 2)
+    distribution = tfd.TransformedDistribution(
+        tfd.MultivariateNormalDiag(loc), bijector
+    )
+    x = _points(2)
+    expected = distribution.log_prob(x)
+    part = distribution[1:3]
+    assert part.batch_shape == (2,)
+    np.testing.assert_allclose(part.log_prob(x), expected[1:3])
+    np.testing.assert_allclose(distribution[0].log_prob(x), expected[0])
+    assert part.trainable_variables
+
+
+@pytest.mark.xfail(raises=tf.errors.InvalidArgumentError, strict=True)
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+def test_an_event_without_features_has_no_volume_to_change(batch):
+    flow = _flow(lambda t, y: -y)
+    x = tf.zeros((*batch, 0), tf.float64)
+    assert flow.forward(x).shape == flow.inverse(x).shape == (*batch, 0)
+    log_det = flow.forward_log_det_jacobian(x)
+    np.testing.assert_array_equal(log_det, np.zeros(batch))
+
+
+# A solve in `tf.vectorized_map`: its steps are stored in lists, which take no
+# index that differs from element to element.
+_VECTORIZED = pytest.mark.xfail(raises=ValueError, strict=True)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        keras_node.solvers.RK4(step_size=0.25),
+        pytest.param("tsit5", marks=_VECTORIZED),
+    ],
+    ids=["rk4", "tsit5"],
+)
+def test_an_auto_batched_joint_distribution_holds_a_flow(solver):
+    _check_joint(tfd.JointDistributionSequentialAutoBatched, solver)
+
+
+@_VECTORIZED
+def test_a_flow_is_trained_in_the_graph_of_an_auto_batched_distribution():
+    solver = keras_node.solvers.RK4(step_size=0.5)
+    flow = tfd.TransformedDistribution(_normal(), _flow(solver=solver))
+    joint = tfd.JointDistributionSequentialAutoBatched([flow])
+    x = _points(3, 2)
+    flow.log_prob(x)
+    weights = flow.trainable_variables
+
+    def gradient(distribution, *x):
+        with tf.GradientTape() as tape:
+            log_prob = tf.reduce_sum(distribution.log_prob(*x))
+        return tape.gradient(log_prob, weights)
+
+    expected = gradient(flow, x)
+    traced = tf.function(gradient, autograph=False)
+    actual = traced(joint, [tf.identity(x)])
+    assert not any(value is None for value in actual)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_a_joint_distribution_holds_a_flow():
+    _check_joint(tfd.JointDistributionSequential, "tsit5")
+
+
+def _check_joint(make, solver):
+    flow = tfd.TransformedDistribution(_normal(), _flow(solver=solver))
+
+    def noisy(x):
+        return tfd.MultivariateNormalDiag(x, np.array([0.5, 2.0]))
+
+    joint = make([flow, noisy], validate_args=True)
+    x, y = joint.sample(5, seed=1)
+    assert x.shape == y.shape == (5, 2)
+    expected = flow.log_prob(tf.identity(x)) + noisy(x).log_prob(y)
+    actual = joint.log_prob(tf.identity(x), y)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_dynamics_that_know_their_divergence_are_asked_for_it():
@@ -292,6 +396,8 @@ def test_wrong_arguments_are_refused():
         _flow(event_ndims=2).forward(_points(4))
     with pytest.raises(TypeError, match="float events"):
         _flow().forward(tf.ones((4, 2), tf.int32))
+    with pytest.raises(TypeError, match="the real and the imaginary one"):
+        _flow().forward(tf.ones((4, 2), tf.complex64))
     with pytest.raises(ValueError, match="A `condition` needs dynamics"):
         _flow(_network()).forward(_points(4, 2), condition=_points(4, 1))
     with pytest.raises(ValueError, match="need a `condition`"):

@@ -244,17 +244,48 @@ def test_data_of_numpys_dtype_are_cast():
     np.testing.assert_array_equal(flow.log_prob(x.astype("float64")), expected)
 
 
-def test_weights_are_not_loaded_into_a_flow_that_has_none_yet(tmp_path):
-    flow = NormalizingFlow(_cnf(), _normal())
-    flow(_data(4))
+@pytest.mark.parametrize(
+    "dynamics",
+    [
+        lambda: keras_node.PlanarDynamics(2),
+        lambda: keras_node.ConcatTime(keras.layers.Dense(2)),
+        lambda: keras.Sequential([keras.layers.Dense(2)]),
+    ],
+    ids=["planar", "concat_time", "sequential"],
+)
+def test_weights_are_loaded_into_a_cnf_that_was_never_called(
+    dynamics, tmp_path
+):
+    flow = NormalizingFlow(_cnf(dynamics()), _normal())
+    expected = flow.log_prob(_data(4))
     path = str(tmp_path / "flow.weights.h5")
     flow.save_weights(path)
-    copy = NormalizingFlow(_cnf(), _normal())
+    copy = NormalizingFlow(_cnf(dynamics()), _normal())
+    copy.load_weights(path)
+    np.testing.assert_array_equal(copy.log_prob(_data(4)), expected)
+
+
+def test_weights_of_a_conditional_flow_are_loaded_once_it_is_built(tmp_path):
+    class Driven(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, t, y, condition):
+            return y + self.dense(condition)
+
+    data = {"x": _data(4), "condition": _data(4)[:, :1]}
+    flow = NormalizingFlow(_cnf(Driven()), _normal())
+    flow.build({"x": (None, 2), "condition": (None, 1)})
+    assert len(flow.trainable_variables) == 2
+    path = str(tmp_path / "flow.weights.h5")
+    flow.save_weights(path)
+    copy = NormalizingFlow(_cnf(Driven()), _normal())
     with pytest.raises(ValueError, match="not yet been built"):
         copy.load_weights(path)
-    copy(_data(4))
+    copy.build({"x": (None, 2), "condition": (None, 1)})
     copy.load_weights(path)
-    np.testing.assert_array_equal(copy(_data(4)), flow(_data(4)))
+    np.testing.assert_array_equal(copy(data), flow(data))
 
 
 def test_condition_with_more_axes_than_the_batch_is_refused():

@@ -246,3 +246,100 @@ def test_conditional_flow_must_know_its_condition(tmp_path):
 
     with pytest.raises(ValueError, match="size of its condition"):
         zoo.flow(dynamics=Driven()).export(tmp_path / "flow")
+
+
+def _conditional_chain(folder):
+    """Exports a chain of two conditional flows, and loads it."""
+    keras.utils.set_random_seed(0)
+    flows = [
+        zoo.keras_node.CNFBijector(
+            zoo.keras_node.ConcatTime(keras.layers.Dense(2, "tanh")),
+            solver=zoo.keras_node.solvers.Euler(),
+            name=name,
+        )
+        for name in ("first", "second")
+    ]
+    flow = zoo.keras_node.NormalizingFlow(
+        zoo.tfp.bijectors.Chain(flows),
+        zoo.tfp.distributions.MultivariateNormalDiag(tf.zeros(2)),
+    )
+    flow.build({"x": (None, 2), "condition": (None, 3)})
+    flow.export(folder / "flow")
+    return flow, tf.saved_model.load(folder / "flow")
+
+
+def test_served_chain_of_conditional_flows_names_and_checks_its_inputs(
+    tmp_path,
+):
+    flow, loaded = _conditional_chain(tmp_path)
+    x, condition = tf.constant(zoo.points(4)), tf.ones((4, 3))
+    for name, first in {
+        "log_prob": "x",
+        "sample": "num_samples",
+        "forward": "z",
+        "inverse": "x",
+    }.items():
+        signature = loaded.signatures[name]
+        inputs = signature.structured_input_signature[1]
+        assert set(inputs) == {first, "condition"}
+        good = tf.constant(4) if name == "sample" else x
+        signature(**{first: good}, condition=condition[:1])
+        with pytest.raises(tf.errors.InvalidArgumentError, match="one."):
+            signature(**{first: good}, condition=condition[:3])
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=r"condition \[4,2\] is not"
+        ):
+            signature(**{first: good}, condition=condition[:, :2])
+        bad = tf.constant(-1) if name == "sample" else x[:, :1]
+        with pytest.raises(
+            tf.errors.InvalidArgumentError,
+            match=rf"of tensor {first} \[4,1\] is not|must be at least 0",
+        ):
+            signature(**{first: bad}, condition=condition)
+    # By position and by name.
+    expected = flow.log_prob(x, condition)
+    for answer in (
+        loaded.log_prob(x, condition),
+        loaded.log_prob(x=x, condition=condition),
+        loaded.signatures["log_prob"](x=x, condition=condition),
+    ):
+        np.testing.assert_allclose(answer["log_prob"], expected, rtol=1e-5)
+
+
+def test_served_latent_ode_says_which_shape_does_not_fit(served):
+    _, inputs, _, folder = served
+    loaded = tf.saved_model.load(folder / "latent_without")
+    series = {k: tf.constant(inputs[k]) for k in ("values", "times", "mask")}
+    times = series["times"]
+    for name, bad in (
+        ("times", times[:, :3]),
+        ("times", times[:2]),
+        ("mask", series["mask"][:, :3]),
+    ):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=f"`{name}` must"
+        ):
+            loaded.signatures["encode"](**{**series, name: bad})
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="`target_times` must have"
+    ):
+        loaded.signatures["reconstruct"](**series, target_times=times[:3])
+
+
+@pytest.mark.parametrize("kind", ["flow", "latent"])
+def test_model_with_the_direct_adjoint_is_served(kind, tmp_path):
+    solver = zoo.keras_node.solvers.Euler()
+    model = getattr(zoo, kind)(solver=solver, adjoint="direct")
+    if kind == "latent":
+        model.predict(zoo.series(), verbose=0)
+    model.export(tmp_path / kind)  # With its gradients.
+    loaded = tf.saved_model.load(tmp_path / kind)
+    if kind == "flow":
+        x = tf.constant(zoo.points(4))
+        np.testing.assert_allclose(
+            loaded.log_prob(x)["log_prob"], model.log_prob(x), rtol=1e-5
+        )
+    else:
+        times = tf.linspace(0.0, 1.0, 3)
+        samples = loaded.generate(tf.constant(2), times)["samples"]
+        assert samples.shape == (2, 3, 2)

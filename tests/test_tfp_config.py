@@ -94,6 +94,25 @@ def test_registered_functions_and_flows_in_a_chain_come_back():
     assert copy.bijectors[1].dynamics.units == 2
 
 
+def test_an_autoregressive_network_comes_back():
+    made = tfb.AutoregressiveNetwork(
+        params=2,
+        event_shape=[3],
+        hidden_units=[4, 4],
+        input_order="right-to-left",
+        activation="tanh",
+        name="made",
+    )
+    copy = _through_json(tfb.MaskedAutoregressiveFlow(made))
+    x = tf.constant([[1.0, 2.0, 3.0]])
+    shape = copy.parameters["shift_and_log_scale_fn"](x).shape
+    assert shape == made(x).shape
+    other = copy.parameters["shift_and_log_scale_fn"]
+    assert other.name == "made"
+    other.set_weights(made.get_weights())
+    np.testing.assert_array_equal(other(x), made(x))
+
+
 class Unknown(tfb.Bijector):
     def __init__(self):
         super().__init__(forward_min_event_ndims=0, parameters={})
