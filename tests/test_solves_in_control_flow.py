@@ -387,7 +387,7 @@ def test_jacobian_by_a_loop_is_right(transpose, adjoint, mode):
     matrix = float64(ROTATION)
 
     def compute(y):
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(y)
             states = keras_node.odeint(
                 lambda t, y: y @ matrix,
