@@ -178,7 +178,7 @@ def test_concat_time_is_right_for_any_batch(batch):
     state = np.random.default_rng(0).normal(size=(batch, 2))
     layer(state)
     net.kernel.assign(np.repeat([[0.0], [1.0], [2.0]], 2, 1))
-    row = round(float(field(1.0, np.zeros((1, 2)))[0, 0]))
+    row = round(float(field(float64(1.0), float64([[0.0, 0.0]]))[0, 0]))
     kernel = np.zeros((3, 2))
     kernel[row] = 1.0
     net.kernel.assign(kernel)
