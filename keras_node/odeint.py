@@ -34,7 +34,7 @@ def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
             precision is solved in float32.
         times: 1-D floats in any unit, at least two, strictly increasing or
             strictly decreasing; the first is the time of `initial_state`.
-            With per-sample clocks `(batch, T)`.
+            With per-sample clocks `(batch, T)`, each row in its own direction.
         solver: Solver identifier, see `keras_node.solvers.get`. Default
             `"tsit5"`.
         adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
@@ -119,6 +119,8 @@ def solve(
         field = tracing.PythonField(ode_fn, initial_state)
     else:
         field = tracing.trace(ode_fn, times.shape[1:], initial_state)
+        if field.uses_time:
+            clock.check_resolution(times, leaves[0].dtype)
     result = eager_solves.solve(
         adjoint,
         Problem(

@@ -36,6 +36,7 @@ class TracedField:
         sources: List of tensors, to which gradients flow: some of the
             captures, and the values of `variables`.
         floats: The same of all captures that are float.
+        uses_time: Whether the dynamics depend on time.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class TracedField:
         self.is_source = list(is_source)
         values = [tf.convert_to_tensor(v) for v in self.variables]
         self.sources = [*self._selected(), *values]
+        self.uses_time = bool(function.graph.inputs[0].consumers())
         floats = [c for c in self.captures if c.dtype.is_floating]
         self.floats = [*floats, *values]
 

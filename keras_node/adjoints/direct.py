@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_node.adjoints.adjoint import Adjoint, solve_unrecorded
 from keras_node.adjoints.requirements import require_own_solver
+from keras_node.solvers import solution
 from keras_node.solvers.replay import replay
 from keras_node.solvers.steps import StepRecorder
 
@@ -95,18 +96,11 @@ def _replayed_per_step(problem):
 
 def _nan_end_unless(succeeded, states):
     """A replay of a failed solve ends early, but does not know it."""
-    ends = []
-    for leaf in states:
-        mask = tf.reshape(
-            succeeded,
-            [1, -1] + [1] * (leaf.shape.rank - 2)
-            if succeeded.shape.rank
-            else [1] * leaf.shape.rank,
-        )
-        nan = tf.constant(float("nan"), leaf.dtype)
-        end = tf.where(mask, leaf[-1:], nan)
-        ends.append(tf.concat([leaf[:-1], end], axis=0))
-    return ends
+    ends = solution.nan_unless(succeeded, [leaf[-1] for leaf in states])
+    return [
+        tf.concat([leaf[:-1], end[None]], axis=0)
+        for leaf, end in zip(states, ends, strict=True)
+    ]
 
 
 def _report_backward(problem, states, num_evaluations):
