@@ -158,6 +158,9 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
         self._nfe = keras.metrics.Mean(f"{name}_nfe")
         self._nfe_backward = keras.metrics.Mean(f"{name}_nfe_backward")
+        self._drift = None
+        if adjoints.integrates_backwards(self.adjoint, self.solver):
+            self._drift = nfe.Largest(f"{name}_drift")
         self._penalties = Penalties(regularizers, name)
         self._penalty_metrics = self._penalties.metrics
         self._show_weights()
@@ -288,6 +291,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             self.solver,
             self.adjoint,
             on_backward=functools.partial(nfe.update, self._nfe_backward),
+            on_drift=nfe.report_drift(self._drift),
             num_controlled=2,
         )
         self._track_field()

@@ -10,7 +10,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import tapes
-from keras_node.adjoints import DirectAdjoint
+from keras_node.adjoints import (
+    AutoAdjoint,
+    BacksolveAdjoint,
+    CheckpointAdjoint,
+    DirectAdjoint,
+)
 from keras_node.fingerprint import signature_of
 from keras_node.identifiers import Configurable
 from keras_node.solvers.solution import Solution
@@ -20,6 +25,12 @@ from keras_node.tracing import PythonField, TracedField
 _MAX_KEPT = 16
 # What is no argument of a graph, but of its making.
 _HANDLES = (tf.resource, tf.variant)
+_PURE_ADJOINTS = (
+    AutoAdjoint,
+    BacksolveAdjoint,
+    CheckpointAdjoint,
+    DirectAdjoint,
+)
 
 
 def solve(adjoint, problem):
@@ -41,6 +52,8 @@ def solve(adjoint, problem):
     is_graph = not tf.executing_eagerly() or tf.distribute.has_strategy()
     if is_graph or isinstance(problem.field, PythonField):
         return adjoint.solve(problem)
+    if type(adjoint) not in _PURE_ADJOINTS:
+        return adjoint.solve(problem)  # It may keep what it sees.
     inputs = [problem.times, *problem.y, *problem.field.sources]
     is_direct = isinstance(adjoint, DirectAdjoint)
     if is_direct and tapes.may_want_higher_derivatives(inputs):
@@ -141,7 +154,7 @@ def _key(adjoint, problem):
         problem.num_controlled,
         _identity(adjoint),
         _identity(problem.solver),
-        _identity(problem.on_backward),
+        _identity([problem.on_backward, problem.on_drift]),
     )
 
 

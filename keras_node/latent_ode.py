@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from keras_node import (
     adjoints,
     likelihoods,
+    nfe,
     noise,
     observation_checks,
     observations,
@@ -209,6 +210,9 @@ class LatentODE(VariationalModel):
         self._choose_compilation()
 
     def _choose_compilation(self):
+        self._drift = None
+        if adjoints.integrates_backwards(self.adjoint, self.solver):
+            self._drift = nfe.Largest("drift")
         self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
         if self.compiled:
             jit_compile = self._compile_options.get("jit_compile", "auto")
@@ -238,6 +242,7 @@ class LatentODE(VariationalModel):
             solver=self.solver,
             adjoint=self.adjoint,
             nfe_backward=self._nfe_backward,
+            drift=self._drift,
         )
 
     def call(self, inputs, training=None):

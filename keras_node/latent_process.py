@@ -44,6 +44,7 @@ class LatentProcess:
         solver: `tfp.math.ode.Solver`.
         adjoint: `Adjoint`.
         nfe_backward: Keras metric of backward passes.
+        drift: Keras metric of the drift of backsolve, or `None`.
     """
 
     encoder: keras.layers.Layer
@@ -56,6 +57,7 @@ class LatentProcess:
     solver: tfp.math.ode.Solver
     adjoint: Adjoint
     nfe_backward: keras.metrics.Metric
+    drift: keras.metrics.Metric | None
 
     @property
     def _latent_dim(self):
@@ -172,6 +174,7 @@ class LatentProcess:
             self.solver,
             self.adjoint,
             self.nfe_backward,
+            self.drift,
         )
         integral = 0.0
         if window is not None:

@@ -1,5 +1,8 @@
-"""Numbers of function evaluations as Keras metrics."""
+"""What solves tell of their cost and drift, as Keras metrics."""
 
+import functools
+
+import keras
 import tensorflow as tf
 
 
@@ -15,3 +18,33 @@ def add(metric, num_evaluations):
 
 def _mean(num_evaluations):
     return tf.reduce_mean(tf.cast(num_evaluations, tf.float32))
+
+
+class Largest(keras.metrics.Metric):
+    """The largest value since the last reset, 0 if there was none.
+
+    Args:
+        name: String.
+    """
+
+    def __init__(self, name, **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.largest = self.add_variable((), "zeros", name="largest")
+
+    def update_state(self, value, sample_weight=None):
+        value = keras.ops.cast(value, self.largest.dtype)
+        self.largest.assign(keras.ops.maximum(self.largest, value))
+
+    def result(self):
+        return keras.ops.convert_to_tensor(self.largest)
+
+
+def report_drift(metric):
+    """Returns what `solve` takes as `on_drift`; `None` without a metric."""
+    if metric is None:
+        return None
+    return functools.partial(_update, metric)
+
+
+def _update(metric, value):
+    metric.update_state(value)

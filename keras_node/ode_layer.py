@@ -37,7 +37,8 @@ class ODELayer(keras.layers.Layer):
     (NFE) are metrics, `<layer name>_nfe` and `<layer name>_nfe_backward`:
     `fit` shows them and `history` keeps them. With a clock for each sample
     the forward one is a mean over the batch; the backward pass goes through
-    the steps of all samples at once, as often as the slowest needs it.
+    the steps of all samples at once, as often as the slowest needs it. With
+    `adjoint="backsolve"` its largest drift is `<layer name>_drift`.
 
     Args:
         dynamics: The vector field `f`: a Keras layer or model of `y`; one of
@@ -117,6 +118,9 @@ class ODELayer(keras.layers.Layer):
         self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
         self._nfe = keras.metrics.Mean(f"{self.name}_nfe")
         self._nfe_backward = keras.metrics.Mean(f"{self.name}_nfe_backward")
+        self._drift = None
+        if adjoints.integrates_backwards(self.adjoint, self.solver):
+            self._drift = nfe.Largest(f"{self.name}_drift")
         self._penalties = Penalties(regularizers, self.name)
         self._penalty_metrics = self._penalties.metrics
 
@@ -146,6 +150,7 @@ class ODELayer(keras.layers.Layer):
             self.solver,
             self.adjoint,
             on_backward=functools.partial(nfe.update, self._nfe_backward),
+            on_drift=nfe.report_drift(self._drift),
             num_controlled=len(tf.nest.flatten(state)),
         )
         states, integrals = results.states

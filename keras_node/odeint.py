@@ -85,6 +85,7 @@ def solve(
     solver="tsit5",
     adjoint="auto",
     on_backward=None,
+    on_drift=None,
     num_controlled=None,
     times_are_data=False,
 ):
@@ -94,6 +95,7 @@ def solve(
         ode_fn: Callable `(t, state) -> derivative`.
         on_backward: Callable of an integer tensor, called in each backward
             pass with its number of function evaluations; or `None`.
+        on_drift: The same with the drift of backsolve; or `None`.
         num_controlled: How many leaves of the state, from the first, control
             the error; `None` for all.
         times_are_data: Whether `times` is a sorted tensor that needs no
@@ -130,6 +132,7 @@ def solve(
             y=widen(leaves),
             times_vary=times_vary and not times_are_data,
             on_backward=on_backward,
+            on_drift=on_drift,
             num_controlled=num_controlled,
         ),
     )

@@ -22,7 +22,14 @@ class Trajectory(typing.NamedTuple):
 
 
 def follow(
-    ode_fn, initial_state, initial_time, times, solver, adjoint, nfe_backward
+    ode_fn,
+    initial_state,
+    initial_time,
+    times,
+    solver,
+    adjoint,
+    nfe_backward,
+    drift=None,
 ):
     """Returns the `Trajectory` through `initial_state` at `initial_time`.
 
@@ -38,6 +45,7 @@ def follow(
         solver: `tfp.math.ode.Solver`.
         adjoint: `Adjoint`.
         nfe_backward: Keras metric, the mean NFE of backward passes.
+        drift: Keras metric of the drift of backsolve; or `None` (default).
     """
 
     def solve_to(times, on_backward):
@@ -50,6 +58,7 @@ def follow(
             solver,
             adjoint,
             on_backward=functools.partial(on_backward, nfe_backward),
+            on_drift=nfe.report_drift(drift),
             times_are_data=True,
         )
         states = tf.nest.map_structure(lambda leaf: leaf[1:], results.states)

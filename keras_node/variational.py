@@ -60,6 +60,7 @@ class VariationalModel(keras.Model):
             self._rmse = keras.metrics.RootMeanSquaredError("rmse")
         self._nfe = keras.metrics.Mean("nfe")
         self._nfe_backward = keras.metrics.Mean("nfe_backward")
+        self._drift = None
 
     def terms(self, inputs, num_samples, training=False, seed=None):
         """Returns the `Terms` of a batch."""
@@ -172,7 +173,7 @@ class VariationalModel(keras.Model):
     def metrics(self):
         """The metrics that `fit` shows."""
         metrics = [self._loss, self._log_likelihood, self._kl, self._rmse]
-        metrics += [self._nfe, self._nfe_backward]
+        metrics += [self._nfe, self._nfe_backward, self._drift]
         return [metric for metric in metrics if metric is not None]
 
     def fit(self, x=None, *args, **kwargs):

@@ -207,3 +207,99 @@ def test_backward_pass_that_fails_says_so():
             float64([1.0]),
             "eager",
         )
+
+
+def heat(conductivity, num_points=32):
+    """Heat conduction of a rod: backwards in time it is unstable."""
+
+    def dynamics(t, y):
+        padded = tf.pad(y, [[0, 0]] * (y.shape.rank - 1) + [[1, 1]])
+        curvature = padded[..., 2:] - 2.0 * y + padded[..., :-2]
+        return conductivity * curvature * (num_points + 1) ** 2
+
+    x = np.pi * np.arange(1, num_points + 1) / (num_points + 1)
+    return dynamics, tf.constant(np.sin(x) + 0.3 * np.sin(3.0 * x))
+
+
+@pytest.mark.parametrize("mode", ("eager", "graph"))
+@pytest.mark.parametrize("on_failure", ("raise", "nan"))
+def test_a_drift_too_large_gives_no_gradient(on_failure, mode):
+    # Without a bound it was 2.6e14 in the place of -1.5, with status 0.
+    conductivity = tf.Variable(1.0, dtype=tf.float64)
+    dynamics, y0 = heat(conductivity)
+    solver = Tsit5(rtol=1e-7, on_failure=on_failure)
+
+    def slope():
+        with tf.GradientTape() as tape:
+            end_state = end(dynamics, y0, (0.0, 0.02), solver, "backsolve")
+        return tape.gradient(end_state, conductivity)
+
+    run = slope if mode == "eager" else tf.function(slope, autograph=False)
+    if on_failure == "nan":
+        assert np.isnan(run())
+    else:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="drifted"):
+            run()
+
+
+def test_drift_is_a_metric_of_the_layer():
+    dynamics, y0 = heat(1.0, num_points=4)
+    layer = keras_node.ODELayer(
+        dynamics,
+        times=(0.0, 0.02),
+        solver=Tsit5(rtol=1e-4),
+        adjoint=BacksolveAdjoint(max_drift=None),
+        name="rod",
+        dtype="float64",
+    )
+
+    def drift(scale):
+        for metric in layer.metrics:
+            metric.reset_state()
+        with tf.GradientTape() as tape:
+            tape.watch(y0)
+            loss = tf.reduce_sum(layer(scale * y0[None])[0])
+        tape.gradient(loss, y0)
+        return {m.name: float(m.result()) for m in layer.metrics}["rod_drift"]
+
+    # y1 backwards is y0 but for the error, which the tolerances scale.
+    assert 1e-3 < drift(1.0) < 1e3
+    assert "rod_drift" not in [
+        m.name for m in keras_node.ODELayer(dynamics, name="rod").metrics
+    ]
+
+
+@pytest.mark.parametrize("max_drift", (0.0, -1.0, "far"))
+def test_a_bound_of_drift_must_be_positive(max_drift):
+    with pytest.raises(ValueError, match="max_drift"):
+        BacksolveAdjoint(max_drift=max_drift)
+
+
+def test_a_backward_solve_that_ends_early_names_the_adjoint():
+    # Lorenz's attractor pulls together so fast that no way leads back.
+    def lorenz(t, y):
+        y1, y2, y3 = tf.unstack(y)
+        return tf.stack(
+            [10.0 * (y2 - y1), y1 * (28.0 - y3) - y2, y1 * y2 - 8.0 / 3.0 * y3]
+        )
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="checkpoint"):
+        gradient(
+            lambda y: end(lorenz, y, (0.0, 8.0), Tsit5(rtol=1e-6), "backsolve"),
+            float64([1.0, 1.0, 1.0]),
+        )
+
+
+def test_no_evaluation_is_outside_the_interval():
+    seen = []
+
+    def dynamics(t, y):
+        tf.py_function(lambda t: seen.append(float(t)), [t], [])
+        return -y
+
+    gradient(
+        lambda y: end(dynamics, y, (0.1, 0.7), Tsit5(rtol=1e-6), "backsolve"),
+        float64([1.0]),
+        "eager",
+    )
+    assert seen and 0.1 <= min(seen) and max(seen) <= 0.7

@@ -56,6 +56,13 @@ def serialize(adjoint):
     return identifiers.serialize(adjoint, "adjoint")
 
 
+def integrates_backwards(adjoint, solver):
+    """Whether a gradient is that of `BacksolveAdjoint`, which may drift."""
+    is_auto = isinstance(adjoint, AutoAdjoint)
+    is_foreign = not isinstance(solver, ExplicitRungeKutta)
+    return isinstance(adjoint, BacksolveAdjoint) or (is_auto and is_foreign)
+
+
 def supports_jit(adjoint, solver):
     """Whether XLA compiles a solve and its gradient."""
     backward = getattr(adjoint, "solver", None) or solver
@@ -70,6 +77,7 @@ __all__ = [
     "DirectAdjoint",
     "Problem",
     "get",
+    "integrates_backwards",
     "serialize",
     "supports_jit",
 ]

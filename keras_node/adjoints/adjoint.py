@@ -23,6 +23,7 @@ class Problem(typing.NamedTuple):
         times_vary: Whether `times` is a tensor, which may need a gradient.
         on_backward: Callable that gets the number of function evaluations of
             the backward pass, an integer tensor; or `None`.
+        on_drift: The same of the drift of backsolve, a float; or `None`.
         num_controlled: How many leaves, from the first, control the error;
             `None` for all. The others are integrals that feed back into
             nothing, such as those of a regularizer.
@@ -34,7 +35,12 @@ class Problem(typing.NamedTuple):
     y: list
     times_vary: bool
     on_backward: typing.Callable | None = None
+    on_drift: typing.Callable | None = None
     num_controlled: int | None = None
+
+    def unreported(self):
+        """Returns the problem whose backward pass tells no counts."""
+        return self._replace(on_backward=None, on_drift=None)
 
     def norm(self):
         """Returns the norm of the leaves that control the error."""
@@ -55,12 +61,14 @@ class Gradients(typing.NamedTuple):
         times: Cotangent of `times`, or `None`.
         sources: List of cotangents, those of the field's sources.
         num_evaluations: Integer lanes or scalar, the backward NFE.
+        drift: Float scalar, see `BacksolveAdjoint`; `None` of others.
     """
 
     y: list
     times: tf.Tensor | None
     sources: list
     num_evaluations: tf.Tensor
+    drift: tf.Tensor | None = None
 
 
 class Adjoint(Configurable):
@@ -115,7 +123,7 @@ def custom_gradient_solve(problem, forward, backward, name):
             # cannot be saved, nor metrics be updated there: solve again.
             is_elsewhere = tf.compat.v1.get_default_graph() is not graph
             gradients = _differentiable_once(
-                problem._replace(on_backward=None) if is_elsewhere else problem,
+                problem.unreported() if is_elsewhere else problem,
                 backward,
                 solve_unrecorded(forward, problem) if is_elsewhere else result,
                 cotangents,

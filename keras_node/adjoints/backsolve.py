@@ -3,6 +3,7 @@
 import typing
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_node import solvers
@@ -13,7 +14,14 @@ from keras_node.adjoints.adjoint import (
     dense,
     zeros_like_sources,
 )
-from keras_node.solvers import failure, lanes, solution, tfp_solvers
+from keras_node.arguments import is_positive
+from keras_node.solvers import (
+    failure,
+    lanes,
+    solution,
+    step_size,
+    tfp_solvers,
+)
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 
 
@@ -35,25 +43,46 @@ class BacksolveAdjoint(Adjoint):
 
     Where the dynamics contract, the state integrated backwards drifts away
     from the one that was integrated forwards, and the gradient with it:
-    prefer `CheckpointAdjoint` unless memory for its states is short.
+    prefer `CheckpointAdjoint` unless memory for its states is short. At each
+    requested time the two are compared: the drift is their distance over what
+    `rtol` and `atol` of the backward solver allow a step, root mean square
+    over the state. Layers show the largest as a metric, `<layer name>_drift`.
 
     Args:
         solver: Solver of the backward pass, an identifier (see
             `keras_node.solvers.get`), or `None` (default) for the forward
             one's.
+        max_drift: Positive float, the most drift of which a gradient is given;
+            above it the solver's `on_failure` decides between an error and a
+            NaN. Default 1e3; `None` for no bound.
+
+    Raises:
+        ValueError: If `max_drift` is not positive.
+        tf.errors.InvalidArgumentError: In the backward pass, if it ends early
+            or drifts too far, and the solver has `on_failure="raise"`.
 
     Reference:
     - [Chen et al., 2018, Algorithm 2](https://arxiv.org/abs/1806.07366)
     - [Kidger et al., 2021](https://arxiv.org/abs/2009.09457) (seminorm)
     """
 
-    def __init__(self, solver=None):
+    def __init__(self, solver=None, max_drift=1e3):
         self.solver = None if solver is None else solvers.get(solver)
+        if max_drift is not None and not is_positive(max_drift):
+            raise ValueError(
+                "`max_drift` must be a positive float, in units of the "
+                "tolerances, or `None` for no bound. "
+                f"Received: max_drift={max_drift!r}"
+            )
+        self.max_drift = max_drift
 
     def get_config(self):
         """Returns the arguments that make an equal adjoint."""
         solver = self.solver
-        return {"solver": None if solver is None else solvers.serialize(solver)}
+        return {
+            "solver": None if solver is None else solvers.serialize(solver),
+            "max_drift": self.max_drift,
+        }
 
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
@@ -65,9 +94,42 @@ class BacksolveAdjoint(Adjoint):
 
         def backward(result, cotangents):
             solver = self.solver or problem.solver
-            return _Backsolve(problem, solver, result, cotangents).run()
+            gradients = _Backsolve(problem, solver, result, cotangents).run()
+            return self._checked(problem, gradients)
 
         return custom_gradient_solve(problem, forward, backward, "backsolve")
+
+    def _checked(self, problem, gradients):
+        """Returns gradients, unless their pass has drifted too far."""
+        if problem.on_drift is not None:
+            problem.on_drift(gradients.drift)
+        if self.max_drift is None:
+            return gradients
+        is_near = gradients.drift <= self.max_drift
+        if failure.raises(problem.solver):
+            is_near = failure.require(
+                is_near, _DRIFTED, tf.identity(gradients.drift)
+            )
+        vary = gradients.times is not None
+        tensors = [*gradients.y, *gradients.sources]
+        tensors += [gradients.times] if vary else []
+        # The assertion, or a NaN, stands before all of them.
+        tensors = solution.nan_unless(is_near, tensors)
+        times = tensors.pop() if vary else None
+        size = len(gradients.y)
+        return gradients._replace(
+            y=tensors[:size], sources=tensors[size:], times=times
+        )
+
+
+_DRIFTED = (
+    'The backward solve of adjoint="backsolve" must return along the states '
+    "of the forward solve, but has drifted away from them: the dynamics "
+    'contract, and the gradient is wrong. Use adjoint="checkpoint", request '
+    "more times, lower `rtol`, or raise `BacksolveAdjoint(max_drift=...)`. "
+    'With on_failure="nan" the gradient is NaN instead. Received: drift, in '
+    "units of the tolerances ="
+)
 
 
 def _integrate(solver, ode_fn, times, y, **options):
@@ -86,6 +148,7 @@ class _Carry(typing.NamedTuple):
     step_size: tf.Tensor
     num_attempts: tf.Tensor
     num_evaluations: tf.Tensor
+    drift: tf.Tensor
 
 
 class _Backsolve:
@@ -98,6 +161,7 @@ class _Backsolve:
         self._is_adaptive = getattr(solver, "is_adaptive", False)
         # What a failed solve left NaN depends on nothing.
         is_valid = lanes.are_finite(result.states, problem.times.shape.rank)
+        self._is_valid = is_valid
         self._states = _zero_unless(is_valid, result.states)
         self._cotangents = _zero_unless(is_valid, cotangents)
 
@@ -116,6 +180,7 @@ class _Backsolve:
             step_size=first_step,
             num_attempts=tf.constant(0),
             num_evaluations=num_evaluations,
+            drift=tf.zeros_like(self._times[0]),
         )
         carry = tf.while_loop(
             lambda carry: carry.row > 0,
@@ -133,7 +198,23 @@ class _Backsolve:
             times=times_bar,
             sources=carry.source_bars,
             num_evaluations=carry.num_evaluations,
+            drift=lanes.largest(carry.drift),
         )
+
+    def _drift(self, row, y):
+        """Returns how far `y` is from the state of a row, over tolerances."""
+        solver, state = self._solver, self._state(row)
+        scale = step_size.error_scale(
+            getattr(solver, "rtol", 1e-3),
+            getattr(solver, "atol", 1e-6),
+            state,
+            state,
+        )
+        drift = self._problem.norm()(
+            [(a - b) / s for a, b, s in zip(y, state, scale, strict=True)]
+        )
+        drift = tf.where(tf.math.is_finite(drift), drift, np.inf)
+        return tf.where(self._is_valid[row], drift, 0.0)
 
     def _first_step(self, row, a, sources):
         """Chooses the step size of the whole backward pass, once."""
@@ -221,7 +302,8 @@ class _Backsolve:
             }
         result = _integrate(self._solver, ode_fn, elapsed, leaves, **options)
         result, num_attempts = self._within_budget(carry, result)
-        end = [leaf[-1] for leaf in failure.check(self._solver, result)]
+        states = failure.check(self._solver, result, is_backward=True)
+        end = [leaf[-1] for leaf in states]
         num_evaluations = result.diagnostics.num_ode_fn_evaluations
         return _Carry(
             row=row - 1,
@@ -231,6 +313,7 @@ class _Backsolve:
             step_size=result.internal.step_size,
             num_attempts=num_attempts,
             num_evaluations=carry.num_evaluations + num_evaluations,
+            drift=tf.maximum(carry.drift, self._drift(row - 1, end[:size])),
         )
 
     def _within_budget(self, carry, result):

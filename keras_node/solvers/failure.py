@@ -24,29 +24,83 @@ _CAUSES = {
 }
 
 
-def check(solver, result):
+_BACKWARD_CAUSES = {
+    solution.MAX_NUM_STEPS: "it took `max_num_steps` steps.",
+    solution.UNDERFLOW: "its step size fell below the resolution of time.",
+    solution.NON_FINITE: "its state is not finite.",
+}
+
+
+def check(solver, result, is_backward=False):
     """Returns the states of a `Solution`, raising if the solver wants that.
+
+    Args:
+        solver: `tfp.math.ode.Solver`.
+        result: `Solution`.
+        is_backward: Whether it is of the backward pass of backsolve.
 
     Raises:
         InvalidArgumentError: If a lane failed, naming cause, time and remedy.
     """
-    # XLA drops assertions, but would compile what they print.
-    wants_error = getattr(solver, "on_failure", "raise") == "raise"
-    if not wants_error or compilation.in_xla():
+    if not raises(solver):
         return result.states
+    message = _backward_message if is_backward else _message
     status = result.diagnostics.status
     failed = status < solution.SUCCESS
     if tf.executing_eagerly():
         if tf.reduce_any(failed):
-            _raise(solver, *_worst(status, failed, result.internal.t))
+            worst, time = _worst(status, failed, result.internal.t)
+            text = message(solver, int(worst))
+            _raise(f"{text} {int(worst)} {float(time)}")
         return result.states
-    assertion = tf.cond(
-        tf.reduce_any(failed),
-        lambda: _assert(solver, *_worst(status, failed, result.internal.t)),
-        lambda: True,
-    )
+
+    def fail():
+        worst, time = _worst(status, failed, result.internal.t)
+        # One for each, of constant text: a function outside may be compiled
+        # after this one was traced, and XLA has no operations on strings.
+        assertions = [
+            tf.debugging.Assert(
+                tf.not_equal(worst, code), [message(solver, code), worst, time]
+            )
+            for code in _CAUSES
+        ]
+        with tf.control_dependencies(assertions):
+            return tf.constant(True)
+
+    assertion = tf.cond(tf.reduce_any(failed), fail, lambda: True)
     with tf.control_dependencies([assertion]):
         return [tf.identity(leaf) for leaf in result.states]
+
+
+def require(condition, text, value):
+    """Raises unless a condition holds, and returns it.
+
+    Args:
+        condition: Boolean scalar.
+        text: String, the message, which `value` ends.
+        value: Scalar tensor.
+
+    Raises:
+        InvalidArgumentError: If it does not hold.
+    """
+    if tf.executing_eagerly():
+        if not condition:
+            _raise(f"{text} {value.numpy()}")
+        return condition
+
+    def fail():
+        assertion = tf.debugging.Assert(False, [text, value])
+        with tf.control_dependencies([assertion]):
+            return tf.constant(False)
+
+    return tf.cond(condition, lambda: True, fail)
+
+
+def raises(solver):
+    """Whether a failure is to be raised, and can be."""
+    # XLA drops assertions, but would compile what they print.
+    wants_error = getattr(solver, "on_failure", "raise") == "raise"
+    return wants_error and not compilation.in_xla()
 
 
 def _worst(status, failed, times):
@@ -68,22 +122,16 @@ def _message(solver, code):
     )
 
 
-def _raise(solver, worst, time):
+def _backward_message(solver, code):
+    return (
+        'The backward solve of adjoint="backsolve" must reach the first of '
+        f"`times`, but {_BACKWARD_CAUSES[code]} The dynamics are unstable or "
+        'stiff backwards in time. Use adjoint="checkpoint", which integrates '
+        'nothing backwards. With on_failure="nan" the gradient is NaN '
+        "instead. Received: status, time elapsed backwards ="
+    )
+
+
+def _raise(text):
     """Raises what a graph would, without the assertion's own words."""
-    code = int(worst)
-    text = f"{_message(solver, code)} {code} {float(time)}"
     raise tf.errors.InvalidArgumentError(None, None, text)
-
-
-def _assert(solver, worst, time):
-    """Asserts that the status is none of those that mean failure."""
-    # One for each, of constant text: a function outside may be compiled after
-    # this one was traced, and XLA has no operations on strings.
-    assertions = [
-        tf.debugging.Assert(
-            tf.not_equal(worst, code), [_message(solver, code), worst, time]
-        )
-        for code in _CAUSES
-    ]
-    with tf.control_dependencies(assertions):
-        return tf.constant(True)
