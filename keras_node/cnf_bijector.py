@@ -284,7 +284,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             self._ode_fn(y, condition, training),
             (
                 y,
-                tf.zeros_like(y[(..., *[0] * self.event_ndims)]),
+                tf.reduce_sum(tf.zeros_like(y), list(range(1, y.shape.rank))),
                 self._penalties.zeros(y),
             ),
             (times[0], times[-1]),

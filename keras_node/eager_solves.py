@@ -118,7 +118,11 @@ def _graph_of(adjoint, problem):
     # The caller may change its own before a gradient is traced.
     adjoint = copy.copy(adjoint)
     problem = problem._replace(
-        solver=copy.copy(problem.solver), field=None, times=None, y=None
+        solver=copy.copy(problem.solver),
+        field=None,
+        times=None,
+        y=None,
+        is_whole_graph=True,
     )
 
     def run(times, y, values):

@@ -15,9 +15,8 @@ def times_of_evaluations(dynamics, y0, times, solver):
     seen = []
 
     def recorded(t, y):
-        # Once, to learn what it closes over, it is only traced.
-        if tf.executing_eagerly() and hasattr(t, "numpy"):
-            seen.extend(np.ravel(t.numpy()))
+        # Python itself runs only once, when the dynamics are traced.
+        tf.py_function(lambda t: seen.extend(np.ravel(t)), [t], [])
         return dynamics(t, y)
 
     results = keras_node.odeint(recorded, y0, times, solver=solver)

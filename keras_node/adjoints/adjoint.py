@@ -27,6 +27,8 @@ class Problem(typing.NamedTuple):
         num_controlled: How many leaves, from the first, control the error;
             `None` for all. The others are integrals that feed back into
             nothing, such as those of a regularizer.
+        is_whole_graph: Whether a graph of its own holds the solve alone: its
+            gradient finds there what the forward pass recorded.
     """
 
     solver: typing.Any
@@ -37,6 +39,7 @@ class Problem(typing.NamedTuple):
     on_backward: typing.Callable | None = None
     on_drift: typing.Callable | None = None
     num_controlled: int | None = None
+    is_whole_graph: bool = False
 
     def unreported(self):
         """Returns the problem whose backward pass tells no counts."""
@@ -118,10 +121,11 @@ def custom_gradient_solve(problem, forward, backward, name):
         solutions.append(result)
 
         def gradient(*cotangents, variables=()):
-            # The gradient of a SavedModel, or of a function within another,
-            # is built in a graph of its own. What a forward pass records
-            # cannot be saved, nor metrics be updated there: solve again.
-            is_elsewhere = tf.compat.v1.get_default_graph() is not graph
+            # The gradient of a SavedModel, of a loop, or of a function within
+            # another, is built in a graph of its own. What a forward pass
+            # records is not at hand there, nor are metrics: solve again.
+            is_here = tf.compat.v1.get_default_graph() is graph
+            is_elsewhere = not is_here and not problem.is_whole_graph
             gradients = _differentiable_once(
                 problem.unreported() if is_elsewhere else problem,
                 backward,
@@ -145,8 +149,6 @@ def _differentiable_once(problem, backward, result, cotangents, name):
     @tf.custom_gradient
     def run(*tensors):
         gradients = backward(result, list(tensors[: len(cotangents)]))
-        if problem.on_backward is not None:
-            problem.on_backward(gradients.num_evaluations)
 
         def second(*unused, variables=()):
             raise NotImplementedError(
@@ -156,10 +158,40 @@ def _differentiable_once(problem, backward, result, cotangents, name):
             )
 
         times = [] if gradients.times is None else [gradients.times]
-        return tuple([*times, *gradients.y, *gradients.sources]), second
+        flat = [*times, *gradients.y, *gradients.sources]
+        flat = reported(problem.on_backward, gradients.num_evaluations, flat)
+        return tuple(flat), second
 
     flat = run(*cotangents, problem.times, *problem.y, *problem.field.sources)
     return [*flat] if problem.times_vary else [None, *flat]
+
+
+def reported(report, value, tensors):
+    """Returns tensors, before which a value has been told.
+
+    A graph of gradients runs nothing that its outputs do not wait for.
+
+    Args:
+        report: Callable of the value, such as one that updates a metric; or
+            `None`.
+        value: Tensor.
+        tensors: List of tensors.
+    """
+    if report is None:
+        return tensors
+    if tf.executing_eagerly():
+        report(value)
+        return tensors
+    graph = tf.compat.v1.get_default_graph()
+    num_before = len(graph.get_operations())
+    report(value)
+    updates = [
+        op
+        for op in graph.get_operations()[num_before:]
+        if op.type.startswith("Assign")
+    ]
+    with tf.control_dependencies(updates):
+        return [tf.identity(tensor) for tensor in tensors]
 
 
 def zeros_like_sources(problem):

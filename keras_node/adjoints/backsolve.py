@@ -12,6 +12,7 @@ from keras_node.adjoints.adjoint import (
     Gradients,
     custom_gradient_solve,
     dense,
+    reported,
     zeros_like_sources,
 )
 from keras_node.arguments import is_positive
@@ -100,26 +101,25 @@ class BacksolveAdjoint(Adjoint):
         return custom_gradient_solve(problem, forward, backward, "backsolve")
 
     def _checked(self, problem, gradients):
-        """Returns gradients, unless their pass has drifted too far."""
-        if problem.on_drift is not None:
-            problem.on_drift(gradients.drift)
-        if self.max_drift is None:
-            return gradients
-        is_near = gradients.drift <= self.max_drift
-        if failure.raises(problem.solver):
-            is_near = failure.require(
-                is_near, _DRIFTED, tf.identity(gradients.drift)
-            )
+        """Tells the drift; returns gradients, unless it is too large."""
         vary = gradients.times is not None
         tensors = [*gradients.y, *gradients.sources]
         tensors += [gradients.times] if vary else []
-        # The assertion, or a NaN, stands before all of them.
-        tensors = solution.nan_unless(is_near, tensors)
+        tensors = reported(problem.on_drift, gradients.drift, tensors)
+        if self.max_drift is not None:
+            tensors = self._bounded(problem, gradients.drift, tensors)
         times = tensors.pop() if vary else None
         size = len(gradients.y)
         return gradients._replace(
             y=tensors[:size], sources=tensors[size:], times=times
         )
+
+    def _bounded(self, problem, drift, tensors):
+        """Returns tensors that wait for an assertion, or are NaN."""
+        is_near = drift <= self.max_drift
+        if failure.raises(problem.solver):
+            is_near = failure.require(is_near, _DRIFTED, drift)
+        return solution.nan_unless(is_near, tensors)
 
 
 _DRIFTED = (

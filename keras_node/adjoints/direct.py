@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_node.adjoints.adjoint import Adjoint, solve_unrecorded
+from keras_node.adjoints.adjoint import Adjoint, reported, solve_unrecorded
 from keras_node.adjoints.requirements import require_own_solver
 from keras_node.solvers import solution
 from keras_node.solvers.replay import replay
@@ -110,9 +110,13 @@ def _report_backward(problem, states, num_evaluations):
 
     @tf.custom_gradient
     def identity(*leaves):
+        graph = tf.compat.v1.get_default_graph()
+
         def gradient(*cotangents):
-            problem.on_backward(num_evaluations)
-            return cotangents
+            is_here = tf.compat.v1.get_default_graph() is graph
+            if not is_here and not problem.is_whole_graph:
+                return cotangents  # No metric is at hand.
+            return reported(problem.on_backward, num_evaluations, cotangents)
 
         return tuple(tf.identity(leaf) for leaf in leaves), gradient
 

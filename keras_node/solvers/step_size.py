@@ -70,9 +70,8 @@ def initial_step_size(ode_fn, t, y, f, end, solver, norm):
 
     The book aims at 0.01 of the error allowed; this aims at all of it, since
     the error constants of these methods are below 0.01 already. The book's
-    derivatives have units of time; here that unit is the time in which the
-    state changes by itself, so that it does not matter which one `times` are
-    in; where state or derivative vanish, it is the whole interval.
+    derivatives have units of time; here that unit is the whole interval, so
+    that it does not matter which one `times` are in.
 
     Returns:
         Positive float64 step sizes, one for each lane; one evaluation.
@@ -85,9 +84,8 @@ def initial_step_size(ode_fn, t, y, f, end, solver, norm):
     length = tf.abs(end - t)
     d0, d1 = scaled_norm(y), scaled_norm(f)
     is_measured = (d0 >= 1e-5) & (d1 * length >= 1e-5)
-    unit = tf.where(is_measured, tf.math.divide_no_nan(d0, d1), length)
-    h0 = tf.where(is_measured, 1e-2 * unit, 1e-6 * unit)
-    h0 = tf.minimum(h0, length)
+    h0 = 1e-2 * tf.math.divide_no_nan(d0, d1)
+    h0 = tf.minimum(tf.where(is_measured, h0, 1e-6 * length), length)
     elapsed = tf.sign(end - t) * h0
     trial = [a + b for a, b in zip(y, lanes.scale(elapsed, f), strict=True)]
     # The sum may round past the end.
@@ -95,10 +93,10 @@ def initial_step_size(ode_fn, t, y, f, end, solver, norm):
     slope = ode_fn(tf.cast(t1, y[0].dtype), trial)
     d2 = scaled_norm([a - b for a, b in zip(slope, f, strict=True)])
     d2 = tf.math.divide_no_nan(d2, h0)
-    steepest = tf.maximum(d1 * unit, d2 * unit**2)
+    steepest = tf.maximum(d1 * length, d2 * length**2)
     # Of a straight line the other bounds know enough.
     steepest = tf.maximum(steepest, 1e-15)
-    h1 = unit * steepest ** (-1.0 / solver.tableau.order)
+    h1 = length * steepest ** (-1.0 / solver.tableau.order)
     h = tf.minimum(tf.minimum(100.0 * h0, h1), length)
     # An Euler step that overflows says only that the steps must be small.
     return tf.where(tf.math.is_finite(h), h, _NON_FINITE_FACTOR * h0)
