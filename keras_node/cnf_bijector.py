@@ -1,7 +1,6 @@
 """A continuous normalizing flow as a bijector."""
 
 import contextlib
-import functools
 
 import keras
 import tensorflow as tf
@@ -290,7 +289,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             (times[0], times[-1]),
             self.solver,
             self.adjoint,
-            on_backward=functools.partial(nfe.update, self._nfe_backward),
+            on_backward=nfe.Report(nfe.update, self._nfe_backward),
             on_drift=nfe.report_drift(self._drift),
             num_controlled=2,
         )

@@ -2,7 +2,6 @@
 
 import collections
 import copy
-import functools
 import threading
 
 import numpy as np
@@ -170,8 +169,6 @@ def _identity(value):
         return value
     if isinstance(value, (list, tuple)):
         return tuple(_identity(item) for item in value)
-    if isinstance(value, functools.partial):
-        return _identity([value.func, *value.args])
     if isinstance(value, (tfp.math.ode.Solver, Configurable)):
         options = sorted(vars(value).items())
         options = [(k, v) for k, v in options if not callable(v)]

@@ -1,6 +1,6 @@
 """What solves tell of their cost and drift, as Keras metrics."""
 
-import functools
+import typing
 
 import keras
 import tensorflow as tf
@@ -39,11 +39,24 @@ class Largest(keras.metrics.Metric):
         return keras.ops.convert_to_tensor(self.largest)
 
 
+class Report(typing.NamedTuple):
+    """What a solve calls in its backward pass, to update a metric.
+
+    Attributes:
+        update: Callable of the metric and the value.
+        metric: Keras metric.
+    """
+
+    update: typing.Callable
+    metric: keras.metrics.Metric
+
+    def __call__(self, value):
+        self.update(self.metric, value)
+
+
 def report_drift(metric):
     """Returns what `solve` takes as `on_drift`; `None` without a metric."""
-    if metric is None:
-        return None
-    return functools.partial(_update, metric)
+    return None if metric is None else Report(_update, metric)
 
 
 def _update(metric, value):

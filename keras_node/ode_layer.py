@@ -149,7 +149,7 @@ class ODELayer(keras.layers.Layer):
             self.times if times is None else times,
             self.solver,
             self.adjoint,
-            on_backward=functools.partial(nfe.update, self._nfe_backward),
+            on_backward=nfe.Report(nfe.update, self._nfe_backward),
             on_drift=nfe.report_drift(self._drift),
             num_controlled=len(tf.nest.flatten(state)),
         )

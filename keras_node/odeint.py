@@ -112,6 +112,7 @@ def solve(
             "`initial_state` must hold at least one tensor. "
             f"Received: initial_state={initial_state!r}"
         )
+    _refuse_vectorized_map(solver, adjoint)
     times_vary = tf.is_tensor(times) or isinstance(times, tf.Variable)
     times = clock.as_clock(times, solver, leaves, times_are_data)
     if times_are_data:
@@ -148,6 +149,25 @@ def solve(
         diagnostics=result.diagnostics,
         solver_internal_state=result.internal,
     )
+
+
+def _refuse_vectorized_map(solver, adjoint):
+    """Raises where steps would be recorded under `tf.vectorized_map`.
+
+    Its elements would write to lists at places of their own, which TensorFlow
+    cannot vectorize. It traces its function under this name.
+    """
+    is_vectorized = "loop_body" in tf.get_current_name_scope().split("/")
+    is_adaptive = getattr(solver, "is_adaptive", False)
+    records = not isinstance(adjoint, adjoints.BacksolveAdjoint)
+    if is_vectorized and is_adaptive and records:
+        raise NotImplementedError(
+            "`tf.vectorized_map` cannot batch an adaptive solve whose steps "
+            "are recorded for the gradient. Solve the whole batch at once with "
+            "`per_sample_steps=True`, fix `step_size`, or use "
+            'adjoint="backsolve". Received: '
+            f"solver={type(solver).__name__}, adjoint={type(adjoint).__name__}"
+        )
 
 
 def _is_debugged(solver):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_node import tapes
 from keras_node.conversion import as_tensor
+from keras_node.field_layers import reachable_layers
 from keras_node.solvers.state import flat_ode_fn, solved_dtype
 
 
@@ -155,16 +156,47 @@ def _concrete(ode_fn, t_shape, state, reads):
         tf.TensorSpec(leaf.shape, solved_dtype(tf.as_dtype(leaf.dtype)))
         for leaf in tf.nest.flatten(state)
     ]
+    t = tf.TensorSpec(t_shape, leaves[0].dtype)
     flat = flat_ode_fn(ode_fn, state, check_derivative)
 
     def call(t, leaves):
         graph = tf.compat.v1.get_default_graph()
-        with reads.moved_out_of(graph):
+        with tf.variable_creator_scope(_interrupt), reads.moved_out_of(graph):
             return flat(t, leaves)
 
-    return tf.function(call, autograph=False).get_concrete_function(
-        tf.TensorSpec(t_shape, leaves[0].dtype), leaves
-    )
+    def trace():
+        return tf.function(call, autograph=False).get_concrete_function(
+            t, leaves
+        )
+
+    if not all(layer.built for layer in reachable_layers(ode_fn)):
+        _make_weights(flat, t, leaves)
+    try:
+        return trace()
+    except _MakesWeights:
+        _make_weights(flat, t, leaves)
+        return trace()
+
+
+class _MakesWeights(Exception):
+    """Layers of the dynamics are not built yet."""
+
+
+def _interrupt(next_creator, **kwargs):
+    raise _MakesWeights(kwargs.get("name"))
+
+
+def _make_weights(flat, t, leaves):
+    """Calls dynamics whose layers are not built, in a graph of no use.
+
+    A `tf.function` gives variables that are made in it no value before it runs.
+    """
+    with tf.__internal__.FuncGraph("building").as_default():
+        flat(*tf.nest.map_structure(_placeholder, (t, leaves)))
+
+
+def _placeholder(spec):
+    return tf.compat.v1.placeholder(spec.dtype, spec.shape)
 
 
 def _refuse_noise(graph, variables):

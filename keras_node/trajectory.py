@@ -57,7 +57,7 @@ def follow(
             grid,
             solver,
             adjoint,
-            on_backward=functools.partial(on_backward, nfe_backward),
+            on_backward=nfe.Report(on_backward, nfe_backward),
             on_drift=nfe.report_drift(drift),
             times_are_data=True,
         )

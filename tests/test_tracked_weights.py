@@ -223,6 +223,7 @@ def test_network_in_a_lambda_is_tracked_once():
     assert len(paths) == len(set(paths)) == 4
 
 
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable")
 def test_training_flag_of_a_frozen_network_in_a_lambda_holds():
     net = network()
     net.trainable = False
@@ -255,8 +256,11 @@ def test_global_network_gives_a_warning_that_names_its_variables(make, built):
         model, data = make(global_network)
         model(data[0], training=False)
     messages = [str(warning.message) for warning in caught]
-    paths = [weight.path for weight in GLOBAL.weights]
-    assert any(all(path in text for path in paths) for text in messages)
+    # By TensorFlow's names, which those of Keras end with.
+    assert any(
+        text.count("kernel") + text.count("bias") == len(GLOBAL.weights)
+        for text in messages
+    )
 
 
 @pytest.mark.parametrize("make", MODELS)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_node import tapes
 from keras_node.identifiers import Configurable
-from keras_node.solvers import lanes
+from keras_node.solvers import failure, lanes
 from keras_node.tracing import PythonField, TracedField
 
 
@@ -121,6 +121,14 @@ def custom_gradient_solve(problem, forward, backward, name):
         solutions.append(result)
 
         def gradient(*cotangents, variables=()):
+            with tf.control_dependencies(_require_unassigned(problem)):
+                # Some, such as those of a transposition, come without shape.
+                cotangents = [
+                    tf.ensure_shape(cotangent, state.shape)
+                    for cotangent, state in zip(
+                        cotangents, result.states, strict=True
+                    )
+                ]
             # The gradient of a SavedModel, of a loop, or of a function within
             # another, is built in a graph of its own. What a forward pass
             # records is not at hand there, nor are metrics: solve again.
@@ -143,6 +151,30 @@ def custom_gradient_solve(problem, forward, backward, name):
     return solutions[0]._replace(states=list(states))
 
 
+def _require_unassigned(problem):
+    """Returns assertions that variables are what the forward pass read.
+
+    Those whose values are captures may be assigned; those that an inner
+    function of the dynamics reads are read again in the backward pass.
+    """
+    variables = problem.field.variables
+    if not variables or not failure.can_raise():
+        return []
+    values = problem.field.sources[-len(variables) :]
+    return [
+        failure.require(
+            tf.reduce_all(tf.equal(variable, value) | tf.math.is_nan(value)),
+            "A variable that a `tf.function` or a loop within the dynamics "
+            "reads must not be assigned between the solve and its gradient. "
+            "Take the gradient before you assign it, or read it in the "
+            f"dynamics themselves. Received: an assigned {variable.name!r} of "
+            "shape",
+            tf.shape(value),
+        )
+        for variable, value in zip(variables, values, strict=True)
+    ]
+
+
 def _differentiable_once(problem, backward, result, cotangents, name):
     """Runs the backward pass; a derivative of its result raises."""
 
@@ -160,6 +192,7 @@ def _differentiable_once(problem, backward, result, cotangents, name):
         times = [] if gradients.times is None else [gradients.times]
         flat = [*times, *gradients.y, *gradients.sources]
         flat = reported(problem.on_backward, gradients.num_evaluations, flat)
+        flat = reported(problem.on_drift, gradients.drift, flat)
         return tuple(flat), second
 
     flat = run(*cotangents, problem.times, *problem.y, *problem.field.sources)

@@ -12,7 +12,6 @@ from keras_node.adjoints.adjoint import (
     Gradients,
     custom_gradient_solve,
     dense,
-    reported,
     zeros_like_sources,
 )
 from keras_node.arguments import is_positive
@@ -101,13 +100,13 @@ class BacksolveAdjoint(Adjoint):
         return custom_gradient_solve(problem, forward, backward, "backsolve")
 
     def _checked(self, problem, gradients):
-        """Tells the drift; returns gradients, unless it is too large."""
+        """Returns gradients, unless their pass has drifted too far."""
+        if self.max_drift is None:
+            return gradients
         vary = gradients.times is not None
         tensors = [*gradients.y, *gradients.sources]
         tensors += [gradients.times] if vary else []
-        tensors = reported(problem.on_drift, gradients.drift, tensors)
-        if self.max_drift is not None:
-            tensors = self._bounded(problem, gradients.drift, tensors)
+        tensors = self._bounded(problem, gradients.drift, tensors)
         times = tensors.pop() if vary else None
         size = len(gradients.y)
         return gradients._replace(

@@ -3,7 +3,11 @@
 import keras
 import tensorflow as tf
 
-from keras_node.adjoints.adjoint import Adjoint, reported, solve_unrecorded
+from keras_node.adjoints.adjoint import (
+    Adjoint,
+    reported,
+    solve_unrecorded,
+)
 from keras_node.adjoints.requirements import require_own_solver
 from keras_node.solvers import solution
 from keras_node.solvers.replay import replay

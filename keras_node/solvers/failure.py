@@ -98,9 +98,15 @@ def require(condition, text, value):
 
 def raises(solver):
     """Whether a failure is to be raised, and can be."""
-    # XLA drops assertions, but would compile what they print.
-    wants_error = getattr(solver, "on_failure", "raise") == "raise"
-    return wants_error and not compilation.in_xla()
+    return getattr(solver, "on_failure", "raise") == "raise" and can_raise()
+
+
+def can_raise():
+    """Whether an assertion is heard.
+
+    XLA drops assertions, but would compile what they print.
+    """
+    return not compilation.in_xla()
 
 
 def _worst(status, failed, times):
