@@ -38,7 +38,8 @@ def solve(adjoint, problem):
     The graph is kept under the signature of the dynamics as they were traced
     for this solve, so that it is never that of stale ones. One with a gradient
     takes ten times as long to make as a short solve without: it is made when
-    the same solve comes for the second time.
+    the same solve comes for the second time. Under several tapes, or one that
+    is persistent, none is made.
 
     Args:
         adjoint: `Adjoint`.
@@ -54,22 +55,16 @@ def solve(adjoint, problem):
     if type(adjoint) not in _PURE_ADJOINTS:
         return adjoint.solve(problem)  # It may keep what it sees.
     inputs = [problem.times, *problem.y, *problem.field.sources]
-    is_direct = isinstance(adjoint, DirectAdjoint)
-    if is_direct and tapes.may_want_higher_derivatives(inputs):
-        # Tracing them all would take minutes.
+    if tapes.may_want_higher_derivatives(inputs):
+        # TensorFlow would trace them all, before anybody asks for one.
         return adjoint.solve(problem)
     key = _key(adjoint, problem)
     if key is None or (tapes.is_watched(inputs) and not _kept.has_seen(key)):
         return adjoint.solve(problem)
-    try:
-        function = _kept.get(key, lambda: _graph_of(adjoint, problem))
-        states, diagnostics, internal = function(
-            problem.times, problem.y, _values(problem.field)
-        )
-    except NotImplementedError:
-        # Under two tapes TensorFlow asks for second derivatives, which only
-        # one adjoint has, before anybody needs them.
-        return adjoint.solve(problem)
+    function = _kept.get(key, lambda: _graph_of(adjoint, problem))
+    states, diagnostics, internal = function(
+        problem.times, problem.y, _values(problem.field)
+    )
     return Solution(states, diagnostics, internal)
 
 

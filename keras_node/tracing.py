@@ -27,6 +27,8 @@ class TracedField:
             reads, whose value cannot be exchanged.
         is_source: List of booleans, for each capture whether a gradient may
             be asked for; `None` (default) to find out.
+        is_doubtful: List of booleans, for each of these captures whether
+            hardly anybody asks for it. Default `None`, none.
         read_variables: All variables that the dynamics read.
 
     Call arguments:
@@ -46,6 +48,7 @@ class TracedField:
         captures,
         variables=(),
         is_source=None,
+        is_doubtful=None,
         read_variables=(),
     ):
         self.function = function
@@ -55,8 +58,14 @@ class TracedField:
         if is_source is None:
             is_source = [_may_need_gradient(c) for c in self.captures]
         self.is_source = list(is_source)
+        self._is_doubtful = is_doubtful or [False] * len(self.captures)
         values = [tf.convert_to_tensor(v) for v in self.variables]
-        self.sources = [*self._selected(), *values]
+        needed, doubtful = self._masks()
+        self.sources = [
+            *self._selected(needed),
+            *values,
+            *self._selected(doubtful),
+        ]
         self.uses_time = bool(function.graph.inputs[0].consumers())
         floats = [c for c in self.captures if c.dtype.is_floating]
         self.floats = [*floats, *values]
@@ -70,7 +79,8 @@ class TracedField:
         In the body of a loop an outer tensor has two names, its own and that
         of its capture. A copy has one.
         """
-        copies = [tf.identity(tensor) for tensor in self._selected()]
+        sources = self._selected(self.is_source)
+        copies = [tf.identity(tensor) for tensor in sources]
         return copies + self.variables
 
     def at(self, sources):
@@ -84,9 +94,30 @@ class TracedField:
         ]
         return lambda t, leaves: _call(self.function, captures, t, leaves)
 
-    def _selected(self):
-        pairs = zip(self.captures, self.is_source, strict=True)
-        return [capture for capture, is_source in pairs if is_source]
+    def parts(self):
+        """Returns the fields of the sources, in their order.
+
+        The gradient to large constants takes as long as all the rest. Apart
+        from it, it is no part of a graph in which nobody asks for it.
+        """
+        needed, doubtful = self._masks()
+        if not any(doubtful):
+            return [self]
+        return [
+            TracedField(self.function, self.captures, self.variables, needed),
+            TracedField(self.function, self.captures, (), doubtful),
+        ]
+
+    def _masks(self):
+        pairs = list(zip(self.is_source, self._is_doubtful, strict=True))
+        return (
+            [source and not doubtful for source, doubtful in pairs],
+            [source and doubtful for source, doubtful in pairs],
+        )
+
+    def _selected(self, mask):
+        pairs = zip(self.captures, mask, strict=True)
+        return [capture for capture, is_selected in pairs if is_selected]
 
 
 class PythonField:
@@ -136,9 +167,10 @@ def trace(ode_fn, t_shape, state):
         if _fails_by_its_clocks(ode_fn, t_shape, state):
             _raise_clocks(state, error)
         raise
+    read = reads.variables = list(function.graph.variables)
+    is_doubtful = [reads.is_doubtful(c) for c in function.captured_inputs]
     captures = [reads.value_of(c) for c in function.captured_inputs]
     handles = {id(capture) for capture in captures}
-    read = list(function.graph.variables)
     _refuse_noise(function.graph, read)
     inner = [v for v in read if id(v.handle) in handles]
     # A call of the function would tell outer tapes and graphs that it reads
@@ -148,7 +180,13 @@ def trace(ode_fn, t_shape, state):
         ode_fn, t_shape, state
     ):
         _raise_clocks(state)
-    return TracedField(function, captures, inner, read_variables=read)
+    return TracedField(
+        function,
+        captures,
+        inner,
+        is_doubtful=is_doubtful,
+        read_variables=read,
+    )
 
 
 def _concrete(ode_fn, t_shape, state, reads):
@@ -229,6 +267,7 @@ class _Reads:
         self._outside = tf.compat.v1.get_default_graph()
         self._values = {}
         self._unrecorded = {}
+        self.variables = []
 
     @contextlib.contextmanager
     def moved_out_of(self, graph):
@@ -258,6 +297,27 @@ class _Reads:
             return _in_graph(capture)
         handle, dtype, _ = self._unrecorded[id(capture)]
         return tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+
+    def is_doubtful(self, capture):
+        """Whether a large capture is a constant, unless a tape far away.
+
+        A graph may be called under a tape that watches what it closes over.
+        """
+        if self._is_eager or not _is_large(capture):
+            return False
+        if tapes.is_watched([capture]):
+            return False
+        return not tf.is_symbolic_tensor(capture) or self._is_untrained(capture)
+
+    def _is_untrained(self, capture):
+        handles = [
+            h for h, _, value in self._values.values() if value is capture
+        ]
+        return any(
+            id(variable.handle) == id(handle) and not variable.trainable
+            for handle in handles
+            for variable in self.variables
+        )
 
     def _read(self, graph, placeholder, dtype):
         handles = {id(inner): outer for outer, inner in graph.captures}
@@ -334,6 +394,11 @@ def _raise_clocks(state, error=None):
     ) from error
 
 
+def _is_large(tensor):
+    size = tensor.shape.num_elements()
+    return tensor.dtype.is_floating and (size is None or size >= _LARGE)
+
+
 def _in_graph(tensor):
     """Returns a tensor of the graph that is being built, if there is one.
 
@@ -344,6 +409,9 @@ def _in_graph(tensor):
         return tf.identity(tensor)
     return tensor
 
+
+# From this size on, the gradient to a constant may take longer than the rest.
+_LARGE = 1000
 
 # What leaves the values of a tensor as they are, or rearranges them.
 _VIEWS = {

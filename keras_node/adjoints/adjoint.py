@@ -29,6 +29,7 @@ class Problem(typing.NamedTuple):
             nothing, such as those of a regularizer.
         is_whole_graph: Whether a graph of its own holds the solve alone: its
             gradient finds there what the forward pass recorded.
+        raises: Whether a backward pass may raise; else a failure is NaN.
     """
 
     solver: typing.Any
@@ -40,10 +41,18 @@ class Problem(typing.NamedTuple):
     on_drift: typing.Callable | None = None
     num_controlled: int | None = None
     is_whole_graph: bool = False
+    raises: bool = True
 
     def unreported(self):
         """Returns the problem whose backward pass tells no counts."""
         return self._replace(on_backward=None, on_drift=None)
+
+    def silent(self):
+        """Returns the problem whose backward pass has no side effects.
+
+        TensorFlow leaves it out of a graph that does not use its result.
+        """
+        return self.unreported()._replace(raises=False)
 
     def norm(self):
         """Returns the norm of the leaves that control the error."""
@@ -105,8 +114,8 @@ def custom_gradient_solve(problem, forward, backward, name):
     Args:
         problem: `Problem`.
         forward: Callable of `(times, y)` that returns a `Solution`.
-        backward: Callable of `(solution, cotangents)`, the cotangents being
-            those of `solution.states`, that returns `Gradients`.
+        backward: Callable of `(problem, solution, cotangents)`, the last
+            being those of `solution.states`, that returns `Gradients`.
         name: String, the name of the adjoint, for messages.
 
     Returns:
@@ -134,7 +143,7 @@ def custom_gradient_solve(problem, forward, backward, name):
             # records is not at hand there, nor are metrics: solve again.
             is_here = tf.compat.v1.get_default_graph() is graph
             is_elsewhere = not is_here and not problem.is_whole_graph
-            gradients = _differentiable_once(
+            gradients = _gradients(
                 problem.unreported() if is_elsewhere else problem,
                 backward,
                 solve_unrecorded(forward, problem) if is_elsewhere else result,
@@ -151,6 +160,20 @@ def custom_gradient_solve(problem, forward, backward, name):
     return solutions[0]._replace(states=list(states))
 
 
+def _gradients(problem, backward, *args):
+    """Returns the cotangents of times, state and all sources."""
+    first, *others = problem.field.parts()
+    gradients = _differentiable_once(
+        problem._replace(field=first), backward, *args
+    )
+    for field in others:
+        part = problem.silent()._replace(field=field)
+        gradients += _differentiable_once(part, backward, *args)[
+            1 + len(problem.y) :
+        ]
+    return gradients
+
+
 def _require_unassigned(problem):
     """Returns assertions that variables are what the forward pass read.
 
@@ -160,7 +183,8 @@ def _require_unassigned(problem):
     variables = problem.field.variables
     if not variables or not failure.can_raise():
         return []
-    values = problem.field.sources[-len(variables) :]
+    first = problem.field.parts()[0]
+    values = first.sources[-len(variables) :]
     return [
         failure.require(
             tf.reduce_all(tf.equal(variable, value) | tf.math.is_nan(value)),
@@ -180,7 +204,7 @@ def _differentiable_once(problem, backward, result, cotangents, name):
 
     @tf.custom_gradient
     def run(*tensors):
-        gradients = backward(result, list(tensors[: len(cotangents)]))
+        gradients = backward(problem, result, list(tensors[: len(cotangents)]))
 
         def second(*unused, variables=()):
             raise NotImplementedError(

@@ -92,7 +92,7 @@ class BacksolveAdjoint(Adjoint):
                 problem.solver, problem.field, times, y, norm=problem.norm()
             )
 
-        def backward(result, cotangents):
+        def backward(problem, result, cotangents):
             solver = self.solver or problem.solver
             gradients = _Backsolve(problem, solver, result, cotangents).run()
             return self._checked(problem, gradients)
@@ -116,7 +116,7 @@ class BacksolveAdjoint(Adjoint):
     def _bounded(self, problem, drift, tensors):
         """Returns tensors that wait for an assertion, or are NaN."""
         is_near = drift <= self.max_drift
-        if failure.raises(problem.solver):
+        if problem.raises and failure.raises(problem.solver):
             is_near = failure.require(is_near, _DRIFTED, drift)
         return solution.nan_unless(is_near, tensors)
 
@@ -301,7 +301,9 @@ class _Backsolve:
             }
         result = _integrate(self._solver, ode_fn, elapsed, leaves, **options)
         result, num_attempts = self._within_budget(carry, result)
-        states = failure.check(self._solver, result, is_backward=True)
+        states = result.states
+        if self._problem.raises:
+            states = failure.check(self._solver, result, is_backward=True)
         end = [leaf[-1] for leaf in states]
         num_evaluations = result.diagnostics.num_ode_fn_evaluations
         return _Carry(

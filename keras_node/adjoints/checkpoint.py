@@ -67,7 +67,7 @@ class CheckpointAdjoint(Adjoint):
                 norm=problem.norm(),
             )
 
-        def backward(result, cotangents):
+        def backward(problem, result, cotangents):
             return _Reversal(problem, result, cotangents).run()
 
         return custom_gradient_solve(problem, forward, backward, "checkpoint")
