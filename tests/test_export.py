@@ -150,6 +150,33 @@ def test_model_export_is_one_call(solver, tmp_path):
     np.testing.assert_allclose(loaded.serve(x), model(x), rtol=1e-5)
 
 
+@pytest.mark.parametrize("custom_gradients", [True, False])
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct"])
+def test_every_adjoint_is_exported(adjoint, custom_gradients, tmp_path):
+    keras.utils.set_random_seed(0)
+    layer = keras_node.ODELayer(keras.layers.Dense(2, "tanh"), adjoint=adjoint)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    options = tf.saved_model.SaveOptions(
+        experimental_custom_gradients=custom_gradients
+    )
+    model.export(tmp_path, verbose=False, options=options)
+    loaded = tf.saved_model.load(tmp_path)
+    served = loaded.serve
+    x = tf.constant([[0.5, -1.0]])
+
+    def slope(function):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return value, tape.gradient(value, x)
+
+    value, expected = slope(model)
+    # Another graph rounds otherwise.
+    np.testing.assert_allclose(served(x), value, rtol=1e-4)
+    if custom_gradients:
+        np.testing.assert_allclose(slope(served)[1], expected, rtol=1e-4)
+
+
 def test_bdf_names_what_it_needs_where_the_batch_is_unknown(tmp_path):
     layer = keras_node.ODELayer(lambda t, y: -y, solver="bdf")
     model = keras.Sequential([keras.Input((2,)), layer])

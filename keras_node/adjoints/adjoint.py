@@ -92,17 +92,17 @@ class Adjoint(Configurable):
 
 
 def solve_unrecorded(forward, problem):
-    """Runs `forward(times, y)`, hidden from every eager tape.
+    """Runs `forward(times, y)`, hidden from every tape.
 
     An eager tape records what happens inside a custom gradient all the same,
     and keeps the activations of every step alive: an operation whose gradient
-    needs its own result (tanh) stays recorded though nothing depends on it. So
-    all tapes are stopped; the dynamics, which may use tapes of their own, are
-    traced by now.
+    needs its own result (tanh) stays recorded though nothing depends on it. In
+    a graph it would only take longer to trace. So all tapes are stopped; the
+    dynamics, which may use tapes of their own, are traced by now.
     """
     times = tf.stop_gradient(problem.times)
     y = [tf.stop_gradient(leaf) for leaf in problem.y]
-    if not tf.executing_eagerly() or isinstance(problem.field, PythonField):
+    if isinstance(problem.field, PythonField):
         return forward(times, y)
     with tapes.stop_recording():
         return forward(times, y)

@@ -29,6 +29,11 @@ class CheckpointAdjoint(Adjoint):
     steps keeps every 2nd, 4th, ... state and takes the steps between again,
     with their recorded sizes.
 
+    Where the state rests exactly, the error vanishes and steps grow beyond the
+    stability of the method: the exact gradient of such a step is large, though
+    that of the continuous problem is not. Request more times, or fix the
+    solver's `step_size`.
+
     Args:
         max_checkpoints: Integer, at least 2, the most states to store.
             Default 128. A solve with fewer steps repeats none.
