@@ -75,9 +75,6 @@ def check_resolution(times, dtype):
     Args:
         times: Float64 `(T,)` or `(T, batch)`, as `as_clock` returns them.
         dtype: The dtype in which the dynamics get the time.
-
-    Raises:
-        ValueError: If the first and last time are the same in that dtype.
     """
     times = tf.get_static_value(times)
     if times is None or not times.size:
@@ -100,10 +97,6 @@ def check_resolution(times, dtype):
         "dynamics where they need it), or solve a float64 state. Received: "
         f"times from {first.ravel()[0]} to {last.ravel()[0]}"
     )
-    numpy_dtype = dtype.as_numpy_dtype
-    is_same = first.astype(numpy_dtype) == last.astype(numpy_dtype)
-    if np.any(is_same & np.isfinite(spans)):
-        raise ValueError(message)
     warnings.warn(message, stacklevel=2)
 
 

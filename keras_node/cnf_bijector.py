@@ -305,9 +305,11 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
     def _build_dynamics(self, y, condition):
         if not self._is_field_built:
             self._is_field_built = True
+            is_layer = isinstance(self.dynamics, keras.layers.Layer)
             self.field.build(
                 clock.t_shape(self.solver),
-                _symbolic(y),
+                # A function may look at the batch; a layer must not.
+                _symbolic(y, None if is_layer else y.shape[0]),
                 None if condition is None else _symbolic(condition),
             )
             self._track_field()
@@ -383,5 +385,5 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         return saving.from_config(cls, config, dynamics=saving.deserialize)
 
 
-def _symbolic(tensor):
-    return keras.KerasTensor((None, *tensor.shape[1:]), tensor.dtype.name)
+def _symbolic(tensor, batch=None):
+    return keras.KerasTensor((batch, *tensor.shape[1:]), tensor.dtype.name)

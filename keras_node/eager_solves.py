@@ -24,7 +24,8 @@ from keras_node.tracing import PythonField, TracedField
 _MAX_KEPT = 16
 # What is no argument of a graph, but of its making.
 _HANDLES = (tf.resource, tf.variant)
-_PURE_ADJOINTS = (
+# Of the package, which keep nothing of what they see.
+ADJOINTS = (
     AutoAdjoint,
     BacksolveAdjoint,
     CheckpointAdjoint,
@@ -52,8 +53,8 @@ def solve(adjoint, problem):
     is_graph = not tf.executing_eagerly() or tf.distribute.has_strategy()
     if is_graph or isinstance(problem.field, PythonField):
         return adjoint.solve(problem)
-    if type(adjoint) not in _PURE_ADJOINTS:
-        return adjoint.solve(problem)  # It may keep what it sees.
+    if type(adjoint) not in ADJOINTS:
+        return adjoint.solve(problem)
     inputs = [problem.times, *problem.y, *problem.field.sources]
     if tapes.may_want_higher_derivatives(inputs):
         # TensorFlow would trace them all, before anybody asks for one.

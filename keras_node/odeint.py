@@ -4,7 +4,14 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node import adjoints, clock, eager_solves, solvers, tracing
+from keras_node import (
+    adjoints,
+    clock,
+    eager_solves,
+    solvers,
+    tapes,
+    tracing,
+)
 from keras_node.adjoints.adjoint import Problem
 from keras_node.conversion import as_tensor
 from keras_node.solvers import failure
@@ -117,8 +124,9 @@ def solve(
     times = clock.as_clock(times, solver, leaves, times_are_data)
     if times_are_data:
         times = tf.stop_gradient(times)
-    if _is_debugged(solver):
-        adjoint = adjoints.DirectAdjoint()
+    if _is_debugged(solver, adjoint):
+        if tapes.are_recording():
+            adjoint = adjoints.DirectAdjoint()
         field = tracing.PythonField(ode_fn, initial_state)
     else:
         field = tracing.trace(ode_fn, times.shape[1:], initial_state)
@@ -170,10 +178,12 @@ def _refuse_vectorized_map(solver, adjoint):
         )
 
 
-def _is_debugged(solver):
+def _is_debugged(solver, adjoint):
     """Whether Python is to run the dynamics at each evaluation."""
     is_debugged = tf.executing_eagerly() and tf.config.functions_run_eagerly()
-    return is_debugged and isinstance(solver, solvers.ExplicitRungeKutta)
+    is_own = isinstance(solver, solvers.ExplicitRungeKutta)
+    # Another adjoint may measure a solve.
+    return is_debugged and is_own and type(adjoint) in eager_solves.ADJOINTS
 
 
 def _as_float_tensor(value):

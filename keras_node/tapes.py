@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record
 from tensorflow.python.ops import gradients_util
 
+are_recording = record.could_possibly_record
 stop_recording = record.stop_recording
 
 

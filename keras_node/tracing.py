@@ -54,7 +54,8 @@ class TracedField:
         self.function = function
         self.read_variables = list(read_variables)
         self.captures = list(captures)
-        self.variables = list(variables)
+        # Others, such as a count of calls, have no gradient.
+        self.variables = [v for v in variables if v.dtype.is_floating]
         if is_source is None:
             is_source = [_may_need_gradient(c) for c in self.captures]
         self.is_source = list(is_source)
@@ -66,7 +67,7 @@ class TracedField:
             *values,
             *self._selected(doubtful),
         ]
-        self.uses_time = bool(function.graph.inputs[0].consumers())
+        self.uses_time = _is_used(function.graph.inputs[0])
         floats = [c for c in self.captures if c.dtype.is_floating]
         self.floats = [*floats, *values]
 
@@ -120,6 +121,14 @@ class TracedField:
         return [capture for capture, is_selected in pairs if is_selected]
 
 
+def _is_used(tensor):
+    # The state in half precision has the time cast.
+    return any(
+        op.type != "Cast" or _is_used(op.outputs[0])
+        for op in tensor.consumers()
+    )
+
+
 class PythonField:
     """Dynamics that Python runs at each evaluation, to be debugged.
 
@@ -130,6 +139,8 @@ class PythonField:
         ode_fn: Callable `(t, state) -> derivative`.
         state: Nested structure of float tensors.
     """
+
+    sources = variables = ()
 
     def __init__(self, ode_fn, state):
         self._flat = flat_ode_fn(ode_fn, state, check_derivative)
@@ -203,9 +214,10 @@ def _concrete(ode_fn, t_shape, state, reads):
             return flat(t, leaves)
 
     def trace():
-        return tf.function(call, autograph=False).get_concrete_function(
-            t, leaves
-        )
+        function = tf.function(call, autograph=False)
+        traced = function.get_concrete_function(t, leaves)
+        # What the dynamics assign themselves is not to be read beforehand.
+        return trace() if reads.is_overtaken() else traced
 
     if not all(layer.built for layer in reachable_layers(ode_fn)):
         _make_weights(flat, t, leaves)
@@ -240,18 +252,30 @@ def _placeholder(spec):
 def _refuse_noise(graph, variables):
     """Raises `ValueError` if the dynamics draw from a `SeedGenerator`."""
     states = {
-        id(v.handle): v for v in variables if "seed_generator_state" in v.name
+        id(v.handle) for v in variables if "seed_generator_state" in v.name
     }
-    handles = {id(inner): outer for outer, inner in graph.captures}
     for op in graph.get_operations():
-        if op.type.startswith("Assign") and op.type.endswith("VariableOp"):
-            if id(handles.get(id(op.inputs[0]))) in states:
+        if op.type in _ASSIGNMENTS:
+            if id(_handle_of(graph, op.inputs[0])) in states:
                 raise ValueError(
                     "`dynamics` must be a function of time and state, not "
                     "draw noise: a solver takes noise for error. Draw it "
                     "before the solve, and close over it. Received: dynamics "
                     "that use a `keras.random.SeedGenerator`"
                 )
+
+
+_ASSIGNMENTS = (
+    "AssignAddVariableOp",
+    "AssignSubVariableOp",
+    "AssignVariableOp",
+)
+
+
+def _handle_of(graph, placeholder):
+    """Returns what a placeholder of a graph stands for, or `None`."""
+    handles = {id(inner): outer for outer, inner in graph.captures}
+    return handles.get(id(placeholder))
 
 
 class _Reads:
@@ -267,6 +291,7 @@ class _Reads:
         self._outside = tf.compat.v1.get_default_graph()
         self._values = {}
         self._unrecorded = {}
+        self._assigned = set()
         self.variables = []
 
     @contextlib.contextmanager
@@ -276,6 +301,8 @@ class _Reads:
         self._values = {}
 
         def create(op_type, inputs, *args, **kwargs):
+            if op_type in _ASSIGNMENTS:
+                self._assigned.add(id(_handle_of(graph, inputs[0])))
             if op_type == "ReadVariableOp":
                 dtype = tf.as_dtype(kwargs["attrs"]["dtype"].type)
                 value = self._read(graph, inputs[0], dtype)
@@ -290,6 +317,10 @@ class _Reads:
         finally:
             del graph._create_op_internal
         self._forget_handles(graph)
+
+    def is_overtaken(self):
+        """Whether a variable that was read beforehand is assigned later."""
+        return not self._assigned.isdisjoint(self._values)
 
     def value_of(self, capture):
         """Returns a capture, as the tapes of the current context know it."""
@@ -320,9 +351,8 @@ class _Reads:
         )
 
     def _read(self, graph, placeholder, dtype):
-        handles = {id(inner): outer for outer, inner in graph.captures}
-        handle = handles.get(id(placeholder))
-        if handle is None:
+        handle = _handle_of(graph, placeholder)
+        if handle is None or id(handle) in self._assigned:
             return None
         if id(handle) not in self._values:
             value = self._read_outside(handle, dtype)

@@ -145,6 +145,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:The dynamics read variables")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_layer_gives_what_odeint_gives(kind):
     dynamics, f, shape = kind()
@@ -257,6 +258,7 @@ def test_tuple_state_flows_through_a_functional_model():
     np.testing.assert_allclose(y[1], np.stack([b, b], 1), rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The dynamics read variables")
 def test_gradient_reaches_a_variable_that_a_callable_closes_over():
     w = tf.Variable(0.5)
     layer = keras_node.ODELayer(

@@ -13,7 +13,6 @@ import os
 import resource
 import subprocess
 import sys
-import weakref
 
 import numpy as np
 import pytest
@@ -116,39 +115,6 @@ def test_memory_is_bounded_whatever_the_number_of_steps(mode):
     assert checkpoint[1] <= 1.5 * checkpoint[0]
     assert direct[1] >= 3.0 * direct[0]
     assert max(backsolve[1], checkpoint[1]) <= direct[1] / 3.0
-
-
-def most_activations_alive(adjoint):
-    """Counts those of an eager training step of 20 steps and 4 stages."""
-    weights = tf.Variable(tf.ones([2, 2]))
-    activations = []
-    counts = []
-
-    def field(t, y):
-        hidden = tf.tanh(y @ weights)
-        # Symbols of a trace hold no memory.
-        if tf.executing_eagerly():
-            activations.append(weakref.ref(hidden))
-        counts.append(sum(ref() is not None for ref in activations))
-        return tf.tanh(hidden)
-
-    solver = keras_node.solvers.RK4(step_size=1 / 20)
-    with tf.GradientTape() as tape:
-        y = keras_node.odeint(
-            field, tf.ones([3, 2]), (0.0, 1.0), solver, adjoint
-        ).states[-1]
-    tape.gradient(y, weights)
-    return max(counts)
-
-
-@pytest.mark.parametrize("adjoint", ("checkpoint", "backsolve"))
-def test_eager_tape_keeps_the_activations_of_one_step_at_a_time(adjoint):
-    # Those of the 4 stages, and one of the evaluation at the start.
-    assert most_activations_alive(adjoint) <= 5
-
-
-def test_eager_tape_of_direct_keeps_the_activations_of_all_steps():
-    assert most_activations_alive("direct") >= 80
 
 
 @pytest.mark.parametrize(

@@ -374,7 +374,7 @@ BAD_CALL_TIMES = {
     "one": [0.0],
     "numpy": np.array([0.0, 2.0, 1.0]),
     "tensor": tf.constant([0.0, 0.0]),
-    "grid": np.array([[0.0, 1.0], [2.0, 1.0]]),
+    "grid": np.array([[0.0, 1.0], [2.0, 2.0]]),
     "grid of another batch": np.array([[0.0, 1.0]] * 5),
     "rank 3": np.zeros((2, 2, 2)),
 }

@@ -104,7 +104,8 @@ def test_outputs_and_steps_are_those_without_penalties(per_sample_steps):
         field, solver=solver, regularizers=both, name="penalized"
     )
     x = tf.constant(100 * _Y0)
-    np.testing.assert_array_equal(plain(x), penalized(x))
+    # Graphs of their own round each in its way.
+    np.testing.assert_allclose(plain(x), penalized(x), rtol=1e-5)
     assert plain.metrics[0].result() == penalized.metrics[0].result()
 
 
@@ -125,8 +126,8 @@ def test_density_does_not_depend_on_the_weight(trace):
     without, no_losses = log_det(None)
     zero, losses_zero = log_det(0.0)
     one, losses_one = log_det(1.0)
-    np.testing.assert_array_equal(zero, without)
-    np.testing.assert_array_equal(one, without)
+    np.testing.assert_allclose(zero, without, rtol=1e-5)
+    np.testing.assert_allclose(one, without, rtol=1e-5)
     assert no_losses == [] and losses_zero == [0.0, 0.0]
     assert min(losses_one) > 0
 

@@ -154,7 +154,8 @@ def test_more_times_cost_no_steps_and_are_as_accurate(name):
     before, after = sparse.diagnostics, dense.diagnostics
     assert after.num_accepted_steps == before.num_accepted_steps
     assert after.num_rejected_steps == before.num_rejected_steps
-    np.testing.assert_array_equal(dense.states[-1], sparse.states[-1])
+    # Graphs of their own round each in its way.
+    np.testing.assert_allclose(dense.states[-1], sparse.states[-1], rtol=1e-13)
     # With so many times, every step of `Dopri8` spans one.
     per_step = 3 if name == "dopri8" else 0
     assert (

@@ -36,6 +36,23 @@ def test_a_variable_is_read_once_and_becomes_a_capture(make):
     assert all(c.dtype == tf.float32 for c in field.captures)
 
 
+@pytest.mark.parametrize("is_read_first", [True, False])
+def test_a_count_of_evaluations_goes_on(is_read_first):
+    count = tf.Variable(0)
+
+    def dynamics(t, y):
+        if is_read_first:
+            count.assign(count + 1)
+        else:
+            count.assign_add(1)
+        return -y
+
+    field = trace(dynamics)
+    for _ in range(3):
+        field(tf.constant(0.0), [tf.ones([2])])
+    assert int(count) == 3 and not field.sources
+
+
 def test_a_variable_of_an_inner_function_stays_one():
     rate = tf.Variable(2.0)
     inner = tf.function(lambda y: rate * y)

@@ -231,10 +231,10 @@ def reported(report, value, tensors):
     Args:
         report: Callable of the value, such as one that updates a metric; or
             `None`.
-        value: Tensor.
+        value: Tensor, or `None` if there is nothing to tell.
         tensors: List of tensors.
     """
-    if report is None:
+    if report is None or value is None:
         return tensors
     if tf.executing_eagerly():
         report(value)

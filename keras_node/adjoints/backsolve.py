@@ -3,7 +3,6 @@
 import typing
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_node import solvers
@@ -212,8 +211,10 @@ class _Backsolve:
         drift = self._problem.norm()(
             [(a - b) / s for a, b, s in zip(y, state, scale, strict=True)]
         )
-        drift = tf.where(tf.math.is_finite(drift), drift, np.inf)
-        return tf.where(self._is_valid[row], drift, 0.0)
+        drift = tf.where(tf.math.is_finite(drift), drift, drift.dtype.max)
+        # Of a failed lane the backward pass knows no end to start from.
+        is_valid = self._is_valid[row] & self._is_valid[row + 1]
+        return tf.where(is_valid, drift, 0.0)
 
     def _first_step(self, row, a, sources):
         """Chooses the step size of the whole backward pass, once."""
