@@ -87,6 +87,7 @@ def _enable_lora(model):
         layer.lora_kernel_b.assign(keras.ops.ones_like(layer.lora_kernel_b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [_by_file, _by_deepcopy])
 @pytest.mark.parametrize("change", [_quantize, _enable_lora])
 def test_model_that_was_changed_within_comes_back(change, way, tmp_path):
@@ -97,6 +98,7 @@ def test_model_that_was_changed_within_comes_back(change, way, tmp_path):
     _assert_equal(model, way(model, tmp_path))
 
 
+@pytest.mark.slow
 def test_whole_model_that_was_quantized_comes_back(tmp_path):
     model = _model(dynamics=zoo.mlp())
     with pytest.warns(UserWarning, match="does not have a `quantize` method"):
