@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_node import tracing
+from keras_node.field_checks import check_derivative
 
 
 class Linearization:
@@ -32,7 +32,7 @@ class Linearization:
             persistent=True, watch_accessed_variables=False
         ) as self._tape:
             self._tape.watch(self._y)
-            derivative = tracing.check_derivative(ode_fn(t, self._y), y)
+            derivative = check_derivative(ode_fn(t, self._y), y)
             self.derivative = tf.nest.map_structure(
                 lambda slope, leaf: tf.cast(slope, leaf.dtype), derivative, y
             )
