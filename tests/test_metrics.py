@@ -133,9 +133,7 @@ def test_predict_gives_what_the_model_gives(fitted):
 
 
 def nfe(layer):
-    return {
-        m.name: float(m.result()) for m in layer.metrics if "nfe" in m.name
-    }
+    return {m.name: float(m.result()) for m in layer.metrics if "nfe" in m.name}
 
 
 def test_clock_of_each_sample_gives_the_mean_over_the_batch():
