@@ -29,7 +29,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["keras_node", "keras_node.*"]),
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=[
         "keras>=3.8",
         "numpy",
