@@ -133,6 +133,17 @@ def check_outputs(outputs, num_outputs):
         )
 
 
+def check_posterior(outputs, latent_dim):
+    """Raises `ValueError` unless a head gives mean and scale of a state."""
+    expected = [None, 2 * latent_dim]
+    if not tf.TensorShape(outputs.shape).is_compatible_with(expected):
+        raise ValueError(
+            "`posterior_head` must be a Keras layer that maps what the encoder "
+            "gives to mean and scale of a latent state, one after the other, "
+            f"{tuple(expected)}. Received: an output of shape {outputs.shape}"
+        )
+
+
 def check_window(window, initial_time):
     """Raises `ValueError` if a window begins before the trajectory."""
     if window is not None and window[0] < initial_time:

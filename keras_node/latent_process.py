@@ -76,7 +76,7 @@ class LatentProcess:
             keras.KerasTensor((None, None), "bool"),
         )
         parts.check_encoded(encoded)
-        self.posterior_head(encoded)
+        parts.check_posterior(self.posterior_head(encoded), self._latent_dim)
         self.prior.log_prob(tf.zeros([1, self._latent_dim], dtype))
         z = keras.KerasTensor((None, self._latent_dim), dtype)
         if self.likelihood.window is not None:

@@ -108,6 +108,11 @@ def test_whole_model_that_was_quantized_comes_back(tmp_path):
     assert other.dynamics.layers[0].quantization_mode == "int8"
 
 
+def test_posterior_head_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="(?s)posterior_head.*Received"):
+        keras_node.LatentODE(2, 3, posterior_head=keras.layers.Dense(5))
+
+
 def test_posterior_head_may_be_a_layer_of_ones_own():
     head = keras.Sequential(
         [keras.layers.Dense(5, "tanh"), keras.layers.Dense(4)]
