@@ -126,7 +126,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
     ):
         parameters = dict(locals())
         events.check_event_ndims(event_ndims)
-        field = VectorField(dynamics)
+        field = VectorField(dynamics, self)
         field.refuse_stateful_layers()
         keras.layers.Layer.__init__(self, name=name, autocast=False)
         self._epochs = Epochs()
@@ -140,7 +140,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         )
         # A parent would build an unbuilt layer by a call of its own.
         self.built = True
-        self._is_field_built = False
+        self._is_field_built = self._is_called = False
         self._field_layers = []
         self.dynamics = dynamics
         self.field = field
@@ -185,7 +185,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
 
     def _get_parameterization(self):
         # tfp's caches, a chain's included, know a bijector by a hash of this.
-        weights = getattr(self.dynamics, "variables", ())
+        weights = [v for layer in self._weighted() for v in layer.variables]
         return {**self.parameters, "epoch": self._epochs.current(weights)}
 
     @property
@@ -292,8 +292,12 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             on_backward=nfe.Report(nfe.update, self._nfe_backward),
             on_drift=nfe.report_drift(self._drift),
             num_controlled=2,
+            on_trace=self.field.note,
         )
         self._track_field()
+        if not self._is_called:
+            self._is_called = True
+            self.field.warn_of_untracked()
         nfe.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
         self.__dict__["_diagnostics"] = results.diagnostics
         states = tf.nest.map_structure(lambda leaf: leaf[-1], results.states)
@@ -304,7 +308,6 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
 
     def _build_dynamics(self, y, condition):
         if not self._is_field_built:
-            self._is_field_built = True
             is_layer = isinstance(self.dynamics, keras.layers.Layer)
             self.field.build(
                 clock.t_shape(self.solver),
@@ -312,16 +315,21 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
                 _symbolic(y, None if is_layer else y.shape[0]),
                 None if condition is None else _symbolic(condition),
             )
+            self._is_field_built = True
             self._track_field()
-            self.field.warn_of_untracked(self)
         self._show_weights()
 
     def _track_field(self):
         """Takes the weights of networks that a callable holds for its own."""
-        layers = self.field.layers_for(self)
-        if len(layers) > len(self._field_layers):
+        layers = self.field.held_layers()
+        if [id(x) for x in layers] != [id(x) for x in self._field_layers]:
             self._field_layers = layers
             self._show_weights()
+
+    def _weighted(self):
+        """Returns the layers with the weights of the dynamics."""
+        is_layer = isinstance(self.dynamics, keras.layers.Layer)
+        return [self.dynamics] if is_layer else self._field_layers
 
     def _show_weights(self):
         """Lets `tf.Module` see the weights, which are Keras's.
@@ -329,10 +337,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         A `Chain` or a distribution finds its variables by looking through the
         attributes of the modules in it.
         """
-        holders = [*self._field_layers]
-        if isinstance(self.dynamics, keras.layers.Layer):
-            holders.append(self.dynamics)
-        values = [v.value for holder in holders for v in holder.variables]
+        values = [v.value for x in self._weighted() for v in x.variables]
         # While Keras builds a model symbolically, some have none yet.
         self.__dict__["_tf_weights"] = tuple(
             value for value in values if isinstance(value, tf.Variable)

@@ -1,7 +1,6 @@
 """Eager solves, run as graphs that are kept for the next ones."""
 
 import collections
-import copy
 import threading
 
 import numpy as np
@@ -60,7 +59,7 @@ def solve(adjoint, problem):
         # TensorFlow would trace them all, before anybody asks for one.
         return adjoint.solve(problem)
     key = _key(adjoint, problem)
-    if key is None or (tapes.is_watched(inputs) and not _kept.has_seen(key)):
+    if key is None or (tapes.is_watched(inputs) and not _kept.note(key)):
         return adjoint.solve(problem)
     function = _kept.get(key, lambda: _graph_of(adjoint, problem))
     states, diagnostics, internal = function(
@@ -76,8 +75,8 @@ class _Kept:
         self._functions = collections.OrderedDict()
         self._lock = threading.RLock()
 
-    def has_seen(self, key):
-        """Whether it was asked for this key before."""
+    def note(self, key):
+        """Takes note of a key; returns whether it was known before."""
         with self._lock:
             is_known = key in self._functions
             self._put(key, self._functions.get(key))
@@ -111,9 +110,9 @@ def _graph_of(adjoint, problem):
         [problem.times, problem.y, _values(field)],
     )
     # The caller may change its own before a gradient is traced.
-    adjoint = copy.copy(adjoint)
+    adjoint = _copy_of(adjoint)
     problem = problem._replace(
-        solver=copy.copy(problem.solver),
+        solver=_copy_of(problem.solver),
         field=None,
         times=None,
         y=None,
@@ -129,6 +128,18 @@ def _graph_of(adjoint, problem):
 
     graph = tf.function(run, autograph=False)
     return graph.get_concrete_function(*specs)
+
+
+def _copy_of(options):
+    """Returns an adjoint or solver with the same attributes.
+
+    A tolerance that is a variable stays one, which `copy.copy` would read.
+    """
+    copy = object.__new__(type(options))
+    for name, value in vars(options).items():
+        is_nested = isinstance(value, (tfp.math.ode.Solver, Configurable))
+        copy.__dict__[name] = _copy_of(value) if is_nested else value
+    return copy
 
 
 def _values(field):
@@ -165,10 +176,15 @@ def _identity(value):
         return value
     if isinstance(value, (list, tuple)):
         return tuple(_identity(item) for item in value)
+    if isinstance(value, dict):
+        return tuple(
+            (name, _identity(item))
+            for name, item in sorted(value.items())
+            # Of tfp's own gradient, which is not taken.
+            if name != "_make_adjoint_solver_fn"
+        )
     if isinstance(value, (tfp.math.ode.Solver, Configurable)):
-        options = sorted(vars(value).items())
-        options = [(k, v) for k, v in options if not callable(v)]
-        return type(value), _identity([x for pair in options for x in pair])
+        return type(value), _identity(vars(value))
     return _Same(value)
 
 

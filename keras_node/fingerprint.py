@@ -6,7 +6,7 @@ import tensorflow as tf
 _PYTHON_OPS = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
 _CUSTOM_GRADIENT = "_gradient_op_type"
 # Names of other nodes, which are new in each trace.
-_IGNORED_ATTRIBUTES = {"_class", "_output_shapes", "_user_specified_name"}
+_IGNORED_ATTRIBUTES = {"_class", "_user_specified_name"}
 _FUNCTION_ATTRIBUTES = {"_XlaMustCompile", "_noinline"}
 
 
@@ -28,7 +28,8 @@ def signature_of(function):
     if reader.calls_python:
         return None
     if reader.has_custom_gradients:
-        return signature, _Reader(_vjp_of(function)).signature
+        vjp = _Reader(_vjp_of(function))
+        return None if vjp.calls_python else (signature, vjp.signature)
     return signature
 
 
@@ -59,7 +60,8 @@ class _Reader:
     """Reads the definition of a graph without the names in it."""
 
     def __init__(self, function):
-        definition = function.graph.as_graph_def()
+        # Shapes may come of values that are left out, those of small inputs.
+        definition = function.graph.as_graph_def(add_shapes=True)
         self._library = {
             f.signature.name: f for f in definition.library.function
         }

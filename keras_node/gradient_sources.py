@@ -24,6 +24,11 @@ def is_large(tensor):
     return tensor.dtype.is_floating and (size is None or size >= _LARGE)
 
 
+def is_differentiable(value):
+    """Whether there is a gradient to a tensor or a variable."""
+    return value.dtype.is_floating or value.dtype.is_complex
+
+
 def in_graph(tensor):
     """Returns a tensor of the graph that is being built, if there is one.
 
@@ -41,7 +46,7 @@ def may_need_gradient(tensor):
     Eagerly the tapes know. In a graph a constant or a stopped tensor needs
     none unless a tape watches it.
     """
-    if not tensor.dtype.is_floating:
+    if not is_differentiable(tensor):
         return False
     if tapes.is_watched([tensor]):
         return True

@@ -162,7 +162,7 @@ class LatentODE(VariationalModel):
         self.latent_dim = int(latent_dim)
         self.encoder = recognition.get(encoder, policy)
         self.dynamics = parts.given(dynamics, latent_dim, policy)
-        self._field = VectorField(self.dynamics)
+        self._field = VectorField(self.dynamics, self)
         self.likelihood = likelihoods.get(likelihood)
         num_outputs = self.likelihood.num_outputs(self.observation_dim)
         self.decoder = parts.given(decoder, num_outputs, policy)
@@ -185,8 +185,8 @@ class LatentODE(VariationalModel):
         )
         parts.check_window(self.likelihood.window, self.initial_time)
         self._process.build(self.observation_dim)
-        self._field_layers = self._field.layers_for(self)
-        self._field.warn_of_untracked(self)
+        self._field_layers = self._field.held_layers()
+        self._field.warn_of_untracked()
         self.built = True
 
     @property

@@ -23,13 +23,17 @@ def _mean(num_evaluations):
 class Largest(keras.metrics.Metric):
     """The largest value since the last reset, 0 if there was none.
 
+    Of several replicas, the mean of theirs.
+
     Args:
         name: String.
     """
 
     def __init__(self, name, **kwargs):
         super().__init__(name=name, **kwargs)
-        self.largest = self.add_variable((), "zeros", name="largest")
+        self.largest = self.add_variable(
+            (), "zeros", aggregation="mean", name="largest"
+        )
 
     def update_state(self, value, sample_weight=None):
         value = keras.ops.cast(value, self.largest.dtype)

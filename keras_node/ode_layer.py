@@ -108,7 +108,7 @@ class ODELayer(keras.layers.Layer):
         # Half precision would not tell one of the call's `times` from the
         # next: `call` casts the state, and the state alone.
         super().__init__(autocast=False, **kwargs)
-        self._field = VectorField(dynamics)
+        self._field = VectorField(dynamics, self)
         self.dynamics = dynamics
         self.times = clock.as_static_times(times)
         self.solver = solvers.get(solver)
@@ -133,8 +133,8 @@ class ODELayer(keras.layers.Layer):
         _check_leaves(state)
         self._field.build(t_shape, state)
         # A callable may hold networks: theirs are weights of this layer.
-        self._field_layers = self._field.layers_for(self)
-        self._field.warn_of_untracked(self)
+        self._field_layers = self._field.held_layers()
+        self._field.warn_of_untracked()
 
     def call(self, inputs, times=None, training=None, mask=None):
         _check_leaves(inputs)

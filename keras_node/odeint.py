@@ -93,6 +93,7 @@ def solve(
     adjoint="auto",
     on_backward=None,
     on_drift=None,
+    on_trace=None,
     num_controlled=None,
     times_are_data=False,
 ):
@@ -103,6 +104,7 @@ def solve(
         on_backward: Callable of an integer tensor, called in each backward
             pass with its number of function evaluations; or `None`.
         on_drift: The same with the drift of backsolve; or `None`.
+        on_trace: Callable of the `TracedField`; or `None`.
         num_controlled: How many leaves of the state, from the first, control
             the error; `None` for all.
         times_are_data: Whether `times` is a sorted tensor that needs no
@@ -130,6 +132,8 @@ def solve(
         field = tracing.PythonField(ode_fn, initial_state)
     else:
         field = tracing.trace(ode_fn, times.shape[1:], initial_state)
+        if on_trace is not None:
+            on_trace(field)
         if field.uses_time:
             clock.check_resolution(times, leaves[0].dtype)
     result = eager_solves.solve(

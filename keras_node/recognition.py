@@ -35,7 +35,7 @@ class ODERNNCell(keras.layers.Layer):
         if dynamics is None:
             dynamics = _default_dynamics(units, self.dtype_policy)
         self.dynamics = dynamics
-        self._field = VectorField(self.dynamics)
+        self._field = VectorField(self.dynamics, self)
         self.solver = solvers.get(solver)
         self.cell = keras.layers.GRUCell(units, dtype=self.dtype_policy)
 
@@ -43,8 +43,8 @@ class ODERNNCell(keras.layers.Layer):
         self.cell.build(input_shape)
         h = keras.KerasTensor((None, self.units), self.compute_dtype)
         self._field.build(clock.t_shape(self.solver), h)
-        self._field_layers = self._field.layers_for(self)
-        self._field.warn_of_untracked(self)
+        self._field_layers = self._field.held_layers()
+        self._field.warn_of_untracked()
 
     def call(self, inputs, states, training=None):
         gap = inputs[:, -1:]

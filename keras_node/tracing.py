@@ -1,12 +1,13 @@
 """Dynamics traced to one pure function: weights and captures are inputs."""
 
+import contextlib
 import threading
 
 import tensorflow as tf
 
 from keras_node import field_checks
 from keras_node.field_layers import reachable_layers
-from keras_node.gradient_sources import may_need_gradient
+from keras_node.gradient_sources import is_differentiable, may_need_gradient
 from keras_node.solvers.state import flat_ode_fn, solved_dtype
 from keras_node.variable_reads import VariableReads
 
@@ -38,6 +39,7 @@ class TracedField:
     Attributes:
         sources: List of tensors, to which gradients flow: some of the
             captures, and the values of `variables`.
+        values: List of tensors, those of `variables` when this was made.
         floats: The same of all captures that are float.
         uses_time: Whether the dynamics depend on time.
     """
@@ -55,12 +57,13 @@ class TracedField:
         self.read_variables = list(read_variables)
         self.captures = list(captures)
         # Others, such as a count of calls, have no gradient.
-        self.variables = [v for v in variables if v.dtype.is_floating]
+        self.variables = [v for v in variables if is_differentiable(v)]
         if is_source is None:
             is_source = [may_need_gradient(c) for c in self.captures]
         self.is_source = list(is_source)
         self._is_doubtful = is_doubtful or [False] * len(self.captures)
         values = [tf.convert_to_tensor(v) for v in self.variables]
+        self.values = values
         needed, doubtful = self._masks()
         self.sources = [
             *self._selected(needed),
@@ -154,7 +157,8 @@ _LOCK = threading.RLock()
 
 def _call(function, captures, t, leaves):
     # One function serves all calls; what it closes over is each call's own.
-    with _LOCK:
+    # Only graphs of several threads share one.
+    with contextlib.nullcontext() if tf.executing_eagerly() else _LOCK:
         function.set_external_captures(captures)
         return function(t, leaves)
 
@@ -231,7 +235,14 @@ def _concrete(ode_fn, t_shape, state, reads):
         return trace()
     except _MakesWeights:
         _make_weights(flat, t, leaves)
+    try:
         return trace()
+    except _MakesWeights as error:
+        raise ValueError(
+            "The dynamics must not make layers or variables when they are "
+            "called. Make them once, outside of the dynamics. Received: "
+            f"dynamics that make {error}"
+        ) from error
 
 
 class _MakesWeights(Exception):

@@ -6,15 +6,20 @@ import tensorflow as tf
 
 from keras_node import gradient_sources, tapes
 
-ASSIGNMENTS = (
-    "AssignAddVariableOp",
-    "AssignSubVariableOp",
-    "AssignVariableOp",
+# What leaves a variable as it is; an inner function may not.
+READS = (
+    "ReadVariableOp",
+    "ResourceGather",
+    "ResourceGatherNd",
+    "VarIsInitializedOp",
+    "VariableShape",
 )
 
 
 def handle_of(graph, placeholder):
     """Returns what a placeholder of a graph stands for, or `None`."""
+    if not tf.is_symbolic_tensor(placeholder):
+        return placeholder
     handles = {id(inner): outer for outer, inner in graph.captures}
     return handles.get(id(placeholder))
 
@@ -42,8 +47,10 @@ class VariableReads:
         self._values = {}
 
         def create(op_type, inputs, *args, **kwargs):
-            if op_type in ASSIGNMENTS:
-                self._assigned.add(id(handle_of(graph, inputs[0])))
+            if op_type not in READS:
+                resources = [x for x in inputs if x.dtype == tf.resource]
+                handles = [handle_of(graph, x) for x in resources]
+                self._assigned.update(id(handle) for handle in handles)
             if op_type == "ReadVariableOp":
                 dtype = tf.as_dtype(kwargs["attrs"]["dtype"].type)
                 value = self._read(graph, inputs[0], dtype)
@@ -60,7 +67,7 @@ class VariableReads:
         self._forget_handles(graph)
 
     def is_overtaken(self):
-        """Whether a variable that was read beforehand is assigned later."""
+        """Whether what was read beforehand may be assigned later."""
         return not self._assigned.isdisjoint(self._values)
 
     def value_of(self, capture):

@@ -23,16 +23,17 @@ class VectorField:
             Functional model with inputs `[t, y]`; or any callable `f(t, y)`.
             With a condition, each takes it too, by the name `condition`, a
             Functional model as its third input.
+        owner: Keras layer that solves with them, or `None` (default).
 
     Attributes:
-        dynamics: As above.
+        dynamics, owner: As above.
 
     Raises:
         TypeError: If `dynamics` is not callable, a class, or takes other
             arguments.
     """
 
-    def __init__(self, dynamics):
+    def __init__(self, dynamics, owner=None):
         if not callable(dynamics) or isinstance(dynamics, type):
             hint = ""
             if callable(dynamics):
@@ -42,7 +43,8 @@ class VectorField:
                 f"f(t, y).{hint} Received: dynamics={dynamics!r}"
             )
         self.dynamics = dynamics
-        self._read_variables = []
+        self._read, self._names = set(), {}
+        self.owner = owner
         if not self._is_layer:
             self._check_signature()
 
@@ -121,7 +123,7 @@ class VectorField:
 
         Raises:
             ValueError: If the derivative does not match the state, or there
-                is a layer that `refuse_stateful_layers` refuses.
+                is a layer that `field_layers.refuse_stateful_layers` refuses.
         """
         self.refuse_stateful_layers()
         dtype = tf.nest.flatten(y)[0].dtype
@@ -133,57 +135,70 @@ class VectorField:
             specs = tf.nest.map_structure(
                 lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), y
             )
-            traced = tracing.trace(self.bind(), t_shape, specs)
-            self._read_variables = traced.read_variables
+            self.note(tracing.trace(self.bind(), t_shape, specs))
         # Again, for the layers that are made when others are built.
         self.refuse_stateful_layers()
+
+    def note(self, traced):
+        """Takes note of what the dynamics read, when they are traced.
+
+        Args:
+            traced: `TracedField`.
+        """
+        # In a stateless call they read none of those that they read else.
+        for variable in traced.read_variables:
+            self._read.add(id(variable))
+            if variable.trainable:
+                self._names[id(variable)] = variable.name
 
     def refuse_stateful_layers(self):
         """Raises `ValueError` for layers that are no function of their input.
 
-        See `field_layers.refuse_stateful_layers`.
+        See `field_layers.refuse_stateful_layers`. Of what a callable holds,
+        those that it is known to read.
         """
-        refuse_stateful_layers(reachable_layers(self.dynamics))
+        layers = [self.dynamics] if self._is_layer else self._used_layers()
+        refuse_stateful_layers(layers)
 
-    def layers_for(self, owner):
+    def _used_layers(self):
+        """Returns the layers that a callable holds and reads.
+
+        It may hold much more, such as the model that `owner` is part of.
+        """
+        return [
+            layer
+            for layer in reachable_layers(self.dynamics)
+            if layer.built
+            and self._reads(layer)
+            and not _holds(layer, self.owner)
+        ]
+
+    def _reads(self, layer):
+        variables = layer.variables
+        return not variables or any(
+            not _ids(variable).isdisjoint(self._read) for variable in variables
+        )
+
+    def held_layers(self):
         """Returns the layers that a callable holds, for `owner` to track.
 
         Not dynamics that are a layer themselves, as `owner` has them already;
         nor a model that `owner` is part of, which tracks its own.
-
-        Args:
-            owner: Keras layer.
         """
-        if self._is_layer:
-            return []
-        return [
-            layer
-            for layer in reachable_layers(self.dynamics)
-            if layer.built and not _holds(layer, owner)
-        ]
+        return [] if self._is_layer else self._used_layers()
 
-    def warn_of_untracked(self, owner):
-        """Warns of variables that the dynamics read and nothing trains.
-
-        Args:
-            owner: Keras layer, after `build`.
-        """
-        if tf.distribute.has_strategy():
-            return  # A replica reads its own copies.
-        holders = [owner, *reachable_layers(self.dynamics)]
-        tracked = {id(v.value) for h in holders for v in h.variables}
-        names = [
-            variable.name
-            for variable in self._read_variables
-            if variable.trainable and id(variable) not in tracked
-        ]
+    def warn_of_untracked(self):
+        """Warns of variables that the dynamics read and nothing trains."""
+        holders = [self.owner, *reachable_layers(self.dynamics)]
+        tracked = {i for h in holders for v in h.variables for i in _ids(v)}
+        names = [name for i, name in self._names.items() if i not in tracked]
         if names:
             warnings.warn(
                 "The dynamics read variables that no layer within reach "
-                f"tracks: {owner.name!r} neither trains nor saves them. Hold "
-                "their layer in a closure or as an attribute of a callable "
-                "object, or write the dynamics as a Keras layer with weights "
-                f"of its own. Received: variables {names}",
+                f"tracks: {self.owner.name!r} neither trains nor saves them. "
+                "Hold their layer in a closure or as an attribute of a "
+                "callable object, or write the dynamics as a Keras layer with "
+                f"weights of its own. Received: variables {names}",
                 stacklevel=2,
             )
 
@@ -235,6 +250,12 @@ class VectorField:
                 f"f(t, y). Received: dynamics={self.dynamics!r} with signature "
                 f"{signature}"
             ) from error
+
+
+def _ids(variable):
+    """Returns the identities of a Keras variable and its copies on replicas."""
+    value = variable.value
+    return {id(value), *(id(copy) for copy in getattr(value, "values", ()))}
 
 
 def _holds(layer, owner):

@@ -88,6 +88,17 @@ def test_another_solver_is_another_graph(solves):
     np.testing.assert_array_equal(changed, loose)
 
 
+def test_a_tolerance_that_is_a_variable_may_be_assigned():
+    # One that is copied with the solver would stay what it was.
+    solver = Tsit5()
+    solver.rtol, solver.atol = tf.Variable(1e-2), tf.Variable(1e-5)
+    loose = end(lambda t, y: -y, tf.constant(1.0), solver=solver)
+    solver.rtol.assign(1e-6)
+    solver.atol.assign(1e-9)
+    tight = end(lambda t, y: -y, tf.constant(1.0), solver=solver)
+    assert abs(tight - np.exp(-1.0)) < 0.1 * abs(loose - np.exp(-1.0))
+
+
 def test_the_number_of_graphs_is_bounded():
     for rate in range(eager_solves._MAX_KEPT + 3):
         end(lambda t, y, rate=rate: -float(rate) * y, tf.ones([]))

@@ -515,3 +515,50 @@ def test_inner_step_of_meta_learning_has_the_gradient_of_both_steps(
     np.testing.assert_allclose(value, reference(RATE))
     # Central differences with a shift of 1e-5.
     np.testing.assert_allclose(actual, numerical, rtol=1e-6)
+
+
+def test_what_a_callable_holds_and_does_not_read_is_left_alone():
+    class Trainer:
+        """Holds a field, and much more."""
+
+        def __init__(self):
+            self.net = network()
+            self.critic = keras.Sequential(
+                [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
+            )
+            self.critic.build((None, 2))
+
+        def field(self, t, y):
+            return self.net(y)
+
+    trainer = Trainer()
+    layer = keras_node.ODELayer(trainer.field)
+    layer(np.ones((3, 2), "float32"))
+    assert len(layer.variables) == len(trainer.net.variables)
+
+
+def test_a_model_may_hold_the_layer_that_calls_its_method():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+            self.dropout = keras.layers.Dropout(0.5)
+            self.ode = keras_node.ODELayer(self.field)
+
+        def field(self, t, y):
+            return self.net(y)
+
+        def call(self, x, training=None):
+            return self.ode(self.dropout(x, training=training))
+
+    model = Model()
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x = np.ones((3, 2), "float32")
+    model(x)
+    before = [v.numpy() for v in model.net.trainable_variables]
+    model.fit(x, 0 * x, verbose=0)
+    assert len(model.trainable_variables) == len(before)
+    for variable, value in zip(
+        model.net.trainable_variables, before, strict=True
+    ):
+        assert np.any(variable.numpy() != value)

@@ -183,11 +183,13 @@ def _require_unassigned(problem):
     variables = problem.field.variables
     if not variables or not failure.can_raise():
         return []
-    first = problem.field.parts()[0]
-    values = first.sources[-len(variables) :]
+    values = problem.field.values
     return [
         failure.require(
-            tf.reduce_all(tf.equal(variable, value) | tf.math.is_nan(value)),
+            # A NaN equals nothing, itself included.
+            tf.reduce_all(
+                tf.equal(variable, value) | tf.not_equal(value, value)
+            ),
             "A variable that a `tf.function` or a loop within the dynamics "
             "reads must not be assigned between the solve and its gradient. "
             "Take the gradient before you assign it, or read it in the "

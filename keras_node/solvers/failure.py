@@ -78,7 +78,7 @@ def require(condition, text, value):
     Args:
         condition: Boolean scalar.
         text: String, the message, which `value` ends.
-        value: Scalar tensor.
+        value: Tensor.
 
     Raises:
         InvalidArgumentError: If it does not hold.
