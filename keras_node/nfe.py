@@ -1,4 +1,4 @@
-"""What solves tell of their cost and drift, as Keras metrics."""
+"""Keras metrics of the cost of solves, and of their drift."""
 
 import typing
 

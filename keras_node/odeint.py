@@ -114,13 +114,8 @@ def solve(
     """
     solver = solvers.get(solver)
     adjoint = adjoints.get(adjoint)
-    initial_state = tf.nest.map_structure(_as_float_tensor, initial_state)
+    initial_state = _as_state(initial_state)
     leaves = tf.nest.flatten(initial_state)
-    if not leaves:
-        raise ValueError(
-            "`initial_state` must hold at least one tensor. "
-            f"Received: initial_state={initial_state!r}"
-        )
     _refuse_vectorized_map(solver, adjoint)
     times_vary = tf.is_tensor(times) or isinstance(times, tf.Variable)
     times = clock.as_clock(times, solver, leaves, times_are_data)
@@ -149,12 +144,8 @@ def solve(
             num_controlled=num_controlled,
         ),
     )
-    states = [
-        tf.cast(state, leaf.dtype)
-        for state, leaf in zip(
-            failure.check(solver, result), leaves, strict=True
-        )
-    ]
+    states = failure.check(solver, result)
+    states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
     return tfp.math.ode.Results(
         times=times,
         states=tf.nest.pack_sequence_as(initial_state, states),
@@ -188,6 +179,17 @@ def _is_debugged(solver, adjoint):
     is_own = isinstance(solver, solvers.ExplicitRungeKutta)
     # Another adjoint may measure a solve.
     return is_debugged and is_own and type(adjoint) in eager_solves.ADJOINTS
+
+
+def _as_state(initial_state):
+    """Returns a state whose leaves are float tensors, at least one."""
+    state = tf.nest.map_structure(_as_float_tensor, initial_state)
+    if not tf.nest.flatten(state):
+        raise ValueError(
+            "`initial_state` must hold at least one tensor. "
+            f"Received: initial_state={initial_state!r}"
+        )
+    return state
 
 
 def _as_float_tensor(value):
