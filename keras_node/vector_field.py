@@ -188,7 +188,9 @@ class VectorField:
         return [] if self._is_layer else self._used_layers()
 
     def warn_of_untracked(self):
-        """Warns of variables that the dynamics read and nothing trains."""
+        """Warns of variables that a callable reads and nothing trains."""
+        if self._is_layer:
+            return  # Keras tracks what a layer has.
         holders = [self.owner, *reachable_layers(self.dynamics)]
         tracked = {i for h in holders for v in h.variables for i in _ids(v)}
         names = [name for i, name in self._names.items() if i not in tracked]
