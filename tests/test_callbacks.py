@@ -191,8 +191,8 @@ def test_budget_loosens_until_it_is_kept():
     solver = keras_node.solvers.Tsit5(rtol=1e-6, atol=1e-8)
     trained = model(solver=solver)
     nfe = fit(trained, epochs=1)["ode_nfe"][0]
-    history = fit(trained, epochs=6, callbacks=[NFEBudget(0.7 * nfe, "loosen")])
-    assert history["ode_nfe"][-1] <= 0.7 * nfe
+    history = fit(trained, epochs=9, callbacks=[NFEBudget(0.6 * nfe, "loosen")])
+    assert history["ode_nfe"][-1] <= 0.6 * nfe
     assert solver.rtol == pytest.approx(100 * solver.atol, rel=1e-6)
     assert 1e-6 < solver.rtol <= 0.1
 
