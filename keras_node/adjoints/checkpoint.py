@@ -29,10 +29,11 @@ class CheckpointAdjoint(Adjoint):
     steps keeps every 2nd, 4th, ... state and takes the steps between again,
     with their recorded sizes.
 
-    Where the state rests exactly, the error vanishes and steps grow beyond the
-    stability of the method: the exact gradient of such a step is large, though
-    that of the continuous problem is not. Request more times, or fix the
-    solver's `step_size`.
+    Where part of a state rests exactly it has no error, and steps may grow
+    beyond the stability of the method: the exact gradient of such a step is
+    large, though that of the continuous problem is not. Request more times,
+    or fix the solver's `step_size`. Samples that start at rest as a whole
+    have their steps bounded.
 
     Args:
         max_checkpoints: Integer, at least 2, the most states to store.

@@ -2,6 +2,7 @@
 
 import typing
 
+import numpy as np
 import tensorflow as tf
 
 from keras_node.solvers import (
@@ -74,23 +75,25 @@ class AdaptiveLoop:
 
     def run(self, y, first_step_size=None):
         """Solves from `(times[0], y)`; returns a `Solution`."""
+        start, longest = self._start(y, first_step_size)
         carry = tf.while_loop(
             lambda carry: tf.reduce_any(self._is_active(carry)),
-            lambda carry: (self._attempt(carry),),
-            (self._start(y, first_step_size),),
+            lambda carry: (self._attempt(carry, longest),),
+            (start,),
             parallel_iterations=1,
             maximum_iterations=self._solver.max_num_steps,
         )[0]
         return self._finish(y, carry)
 
     def _start(self, y, first_step_size):
+        """Returns the first carry, and the longest step of each lane."""
         t = self._times[0]
         f = self._ode_fn(tf.cast(t, y[0].dtype), y)
         ones = tf.ones_like(t)
         zeros = tf.zeros_like(t, tf.int32)
         num_evaluations = zeros + 1
         if first_step_size is None:
-            h = step_size.initial_step_size(
+            h, longest = step_size.first_step(
                 self._ode_fn,
                 t,
                 y,
@@ -102,8 +105,9 @@ class AdaptiveLoop:
             num_evaluations += 1
         else:
             h = ones * as_float64(first_step_size)
+            longest = ones * np.inf
         start_is_finite = lanes.are_finite([*y, *f], t.shape.rank)
-        return _Carry(
+        carry = _Carry(
             t=t,
             y=y,
             f=f,
@@ -118,15 +122,16 @@ class AdaptiveLoop:
             ),
             record=(self._recorder.start(t, y, f) if self._recorder else ()),
         )
+        return carry, longest
 
     def _is_active(self, carry):
         succeeds = tf.equal(carry.status, solution.SUCCESS)
         return succeeds & tf.not_equal(carry.t, self._end)
 
-    def _attempt(self, carry):
+    def _attempt(self, carry, longest):
         """Tries one step in every lane that is not done."""
         trial = self._try_step(carry)
-        h, status = self._control(carry, trial)
+        h, status = self._control(carry, trial, longest)
         outputs, num_dense = self._write(carry, trial)
         num_evaluations = self._tableau.num_stages - 1
         active = tf.cast(trial.active, tf.int32)
@@ -180,7 +185,7 @@ class AdaptiveLoop:
             ratio=ratio,
         )
 
-    def _control(self, carry, trial):
+    def _control(self, carry, trial, longest):
         """Returns the next step size and the status of each lane."""
         factor = step_size.step_size_factor(
             trial.ratio, carry.ratio, self._solver
@@ -188,7 +193,7 @@ class AdaptiveLoop:
         h = tf.abs(trial.dt) * factor
         # The last step was cut short: that says nothing against a longer one.
         h = tf.where(trial.accepted & trial.is_last, tf.maximum(h, carry.h), h)
-        h = tf.where(trial.active, h, carry.h)
+        h = tf.where(trial.active, tf.minimum(h, longest), carry.h)
         resolution = _RESOLUTION * self._largest_time
         is_stuck = trial.active & ~trial.accepted & (h <= resolution)
         reason = tf.where(

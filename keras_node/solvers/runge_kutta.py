@@ -82,7 +82,7 @@ class ExplicitRungeKutta(Solver):
         """Returns the automatic first step size; two evaluations."""
         lane_rank = times.shape.rank - 1
         t = times[0]
-        return step_size_control.initial_step_size(
+        first = step_size_control.first_step(
             ode_fn,
             t,
             y,
@@ -91,6 +91,7 @@ class ExplicitRungeKutta(Solver):
             self,
             norm or functools.partial(lanes.rms, lane_rank=lane_rank),
         )
+        return first.size
 
     def fixed_steps(self, times):
         """Returns the steps through `times`, if the solver fixes them."""

@@ -1,5 +1,7 @@
 """Step size control: the first step, and each next one from the last error."""
 
+import typing
+
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +19,27 @@ _PREVIOUS = 0.1
 # error estimates are rounding, which shorter steps only add to: in float32 the
 # step of a latent ODE at 1e-7 took two to three times the evaluations.
 _LEAST_EPSILONS = 4.0
+
+
+# A state that moves by less than this fraction of the error allowed, at its
+# first rate and over the whole interval, is at rest.
+_AT_REST = 1e-5
+
+# The longest step from rest, in units of the time in which the dynamics answer
+# a nudge. On the negative axis the pairs are stable up to 2.5 (Bosh3) or more.
+_STABLE = 2.0
+
+
+class FirstStep(typing.NamedTuple):
+    """How to begin; positive float64 lanes.
+
+    Attributes:
+        size: The first step size.
+        longest: The longest step to take at all: infinity, but from rest.
+    """
+
+    size: tf.Tensor
+    longest: tf.Tensor
 
 
 def error_scale(rtol, atol, y0, y1):
@@ -62,7 +85,7 @@ def error_ratio(tableau, increments, scale, norm):
     return ratio**2 / size
 
 
-def initial_step_size(ode_fn, t, y, f, end, solver, norm):
+def first_step(ode_fn, t, y, f, end, solver, norm):
     """Chooses the first step (after Hairer, Nørsett & Wanner, II.4, p. 169).
 
     Compares the sizes of the state, its derivative and, by one explicit Euler
@@ -73,8 +96,13 @@ def initial_step_size(ode_fn, t, y, f, end, solver, norm):
     derivatives have units of time; here that unit is the whole interval, so
     that it does not matter which one `times` are in.
 
+    At rest there is no error, and steps would grow beyond the stability of the
+    method: harmless to the state, but not to its gradient, which is a product
+    of the steps' derivatives. There the evaluation is spent on the state
+    nudged by the error allowed, and bounds the steps by the rate of the answer.
+
     Returns:
-        Positive float64 step sizes, one for each lane; one evaluation.
+        `FirstStep`; one evaluation.
     """
     scale = error_scale(solver.rtol, solver.atol, y, y)
 
@@ -86,20 +114,45 @@ def initial_step_size(ode_fn, t, y, f, end, solver, norm):
     is_measured = (d0 >= 1e-5) & (d1 * length >= 1e-5)
     h0 = 1e-2 * tf.math.divide_no_nan(d0, d1)
     h0 = tf.minimum(tf.where(is_measured, h0, 1e-6 * length), length)
+    is_at_rest = d1 * length < _AT_REST
     elapsed = tf.sign(end - t) * h0
-    trial = [a + b for a, b in zip(y, lanes.scale(elapsed, f), strict=True)]
+    change = lanes.select(
+        is_at_rest, _nudge(scale, t.shape.rank), lanes.scale(elapsed, f)
+    )
     # The sum may round past the end.
     t1 = tf.where(h0 < length, t + elapsed, end)
-    slope = ode_fn(tf.cast(t1, y[0].dtype), trial)
-    d2 = scaled_norm([a - b for a, b in zip(slope, f, strict=True)])
-    d2 = tf.math.divide_no_nan(d2, h0)
+    slope = ode_fn(
+        tf.cast(t1, y[0].dtype), [a + b for a, b in zip(y, change, strict=True)]
+    )
+    answer = scaled_norm([a - b for a, b in zip(slope, f, strict=True)])
+    d2 = tf.math.divide_no_nan(answer, h0)
     steepest = tf.maximum(d1 * length, d2 * length**2)
     # Of a straight line the other bounds know enough.
     steepest = tf.maximum(steepest, 1e-15)
     h1 = length * steepest ** (-1.0 / solver.tableau.order)
     h = tf.minimum(tf.minimum(100.0 * h0, h1), length)
     # An Euler step that overflows says only that the steps must be small.
-    return tf.where(tf.math.is_finite(h), h, _NON_FINITE_FACTOR * h0)
+    h = tf.where(tf.math.is_finite(h), h, _NON_FINITE_FACTOR * h0)
+    is_bounded = is_at_rest & tf.math.is_finite(answer) & (answer > 0.0)
+    longest = tf.where(is_bounded, _STABLE / answer, np.inf)
+    return FirstStep(tf.minimum(h, longest), longest)
+
+
+def _nudge(scale, lane_rank):
+    """Returns `scale` with signs that alternate along each axis of a lane.
+
+    Diffusion does not answer a nudge that is the same everywhere.
+    """
+    nudges = []
+    for leaf in scale:
+        parity = 0
+        for axis in range(lane_rank, leaf.shape.rank):
+            index = tf.range(tf.shape(leaf)[axis])
+            after = [1] * (leaf.shape.rank - axis - 1)
+            parity += tf.reshape(index, [-1, *after])
+        sign = tf.cast(1 - 2 * (parity % 2), leaf.dtype)
+        nudges.append(leaf * sign)
+    return nudges
 
 
 def step_size_factor(ratio, previous_ratio, solver):
