@@ -1,10 +1,14 @@
-"""Questions to the tapes of a thread, for which TensorFlow has no public name.
+"""Tapes and gradients, where TensorFlow has no public name for the question.
 
 Seen in TensorFlow 2.20 and 2.21.
 """
 
+import functools
+import weakref
+
 import tensorflow as tf
 from tensorflow.python.eager import record
+from tensorflow.python.framework import ops
 from tensorflow.python.ops import gradients_util
 
 are_recording = record.could_possibly_record
@@ -22,3 +26,38 @@ def may_want_higher_derivatives(tensors):
         [tensor for tensor in tensors if tf.is_tensor(tensor)]
     )
     return kind == gradients_util.POSSIBLE_GRADIENT_TYPES_HIGHER_ORDER
+
+
+def custom_gradient(function):
+    """Returns `tf.custom_gradient(function)` that lets go of its graphs.
+
+    In a graph TensorFlow registers each gradient under a new name, for ever,
+    and with it the graph that its closure holds. Here the graph holds the
+    gradient, and the registry's entry goes with the graph.
+    """
+    decorated = tf.custom_gradient(function)
+
+    @functools.wraps(function)
+    def call(*args):
+        results = decorated(*args)
+        if not tf.executing_eagerly():
+            _hand_over(tf.nest.flatten(results)[0].op)
+        return results
+
+    return call
+
+
+def _hand_over(op):
+    """Moves the gradient of an operation from the registry to its graph."""
+    registry = ops.gradient_registry._registry
+    name = op.get_attr("_gradient_op_type").decode()
+    entry, graph = registry[name], op.graph
+    gradients = getattr(graph, "_keras_node_gradients", {})
+    graph._keras_node_gradients = {**gradients, name: entry["type"]}
+    find_graph = weakref.ref(graph)
+
+    def gradient(*args):
+        return find_graph()._keras_node_gradients[name](*args)
+
+    entry["type"] = gradient
+    weakref.finalize(graph, registry.pop, name, None)

@@ -123,7 +123,7 @@ def custom_gradient_solve(problem, forward, backward, name):
     """
     solutions = []
 
-    @tf.custom_gradient
+    @tapes.custom_gradient
     def solve(times, *tensors):
         graph = tf.compat.v1.get_default_graph()
         result = solve_unrecorded(forward, problem)
@@ -204,7 +204,7 @@ def _require_unassigned(problem):
 def _differentiable_once(problem, backward, result, cotangents, name):
     """Runs the backward pass; a derivative of its result raises."""
 
-    @tf.custom_gradient
+    @tapes.custom_gradient
     def run(*tensors):
         gradients = backward(problem, result, list(tensors[: len(cotangents)]))
 

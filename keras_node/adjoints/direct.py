@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_node import tapes
 from keras_node.adjoints.adjoint import (
     Adjoint,
     reported,
@@ -112,7 +113,7 @@ def _report_backward(problem, states, num_evaluations):
     if problem.on_backward is None:
         return states
 
-    @tf.custom_gradient
+    @tapes.custom_gradient
     def identity(*leaves):
         graph = tf.compat.v1.get_default_graph()
 
