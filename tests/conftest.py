@@ -1,6 +1,10 @@
-"""Which cases of the matrix of gradients the suite runs."""
+"""Which cases of the matrix the suite runs, and what a file leaves behind."""
 
+import gc
+
+import keras
 import pytest
+from tensorflow.python.framework import ops
 
 MATRIX = {
     "test_frozen_dynamics.py",
@@ -21,3 +25,17 @@ def pytest_collection_modifyitems(items):
         if item.path.name in MATRIX and parameters is not None:
             if not SLOW.isdisjoint(parameters.id.split("-")):
                 item.add_marker("slow")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_behind():
+    """Frees the graphs of a file: Keras's optimizers leave theirs for ever.
+
+    They train through `tf.custom_gradient`, whose registry keeps all graphs.
+    """
+    yield
+    keras.utils.clear_session()
+    registry = ops.gradient_registry._registry
+    for name in [name for name in registry if "CustomGradient" in name]:
+        del registry[name]
+    gc.collect()
