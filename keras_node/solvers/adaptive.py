@@ -2,7 +2,6 @@
 
 import typing
 
-import numpy as np
 import tensorflow as tf
 
 from keras_node.solvers import (
@@ -16,6 +15,9 @@ from keras_node.solvers.state import as_float64
 
 # A step below this fraction of the times' size no longer moves the clock.
 _RESOLUTION = 1e-15
+
+# A step with less than this of the error allowed is one at rest.
+_NO_ERROR = 1e-3
 
 
 class _Carry(typing.NamedTuple):
@@ -105,7 +107,7 @@ class AdaptiveLoop:
             num_evaluations += 1
         else:
             h = ones * as_float64(first_step_size)
-            longest = ones * np.inf
+            longest = ones * tf.float64.max
         start_is_finite = lanes.are_finite([*y, *f], t.shape.rank)
         carry = _Carry(
             t=t,
@@ -193,7 +195,8 @@ class AdaptiveLoop:
         h = tf.abs(trial.dt) * factor
         # The last step was cut short: that says nothing against a longer one.
         h = tf.where(trial.accepted & trial.is_last, tf.maximum(h, carry.h), h)
-        h = tf.where(trial.active, tf.minimum(h, longest), carry.h)
+        h = tf.where(trial.ratio < _NO_ERROR, tf.minimum(h, longest), h)
+        h = tf.where(trial.active, h, carry.h)
         resolution = _RESOLUTION * self._largest_time
         is_stuck = trial.active & ~trial.accepted & (h <= resolution)
         reason = tf.where(

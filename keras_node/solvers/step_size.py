@@ -35,7 +35,7 @@ class FirstStep(typing.NamedTuple):
 
     Attributes:
         size: The first step size.
-        longest: The longest step to take at all: infinity, but from rest.
+        longest: The longest step to take at rest.
     """
 
     size: tf.Tensor
@@ -99,7 +99,8 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
     At rest there is no error, and steps would grow beyond the stability of the
     method: harmless to the state, but not to its gradient, which is a product
     of the steps' derivatives. There the evaluation is spent on the state
-    nudged by the error allowed, and bounds the steps by the rate of the answer.
+    nudged by the error allowed; the rate of the answer bounds the steps for
+    as long as they make no error.
 
     Returns:
         `FirstStep`; one evaluation.
@@ -115,17 +116,20 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
     h0 = 1e-2 * tf.math.divide_no_nan(d0, d1)
     h0 = tf.minimum(tf.where(is_measured, h0, 1e-6 * length), length)
     is_at_rest = d1 * length < _AT_REST
+    size = norm(scale)
     elapsed = tf.sign(end - t) * h0
     change = lanes.select(
-        is_at_rest, _nudge(scale, t.shape.rank), lanes.scale(elapsed, f)
+        is_at_rest, _nudge(size, scale, t.shape.rank), lanes.scale(elapsed, f)
     )
     # The sum may round past the end.
     t1 = tf.where(h0 < length, t + elapsed, end)
+    # Time alone may wake what is at rest.
+    t1 = tf.where(is_at_rest, t, t1)
     slope = ode_fn(
         tf.cast(t1, y[0].dtype), [a + b for a, b in zip(y, change, strict=True)]
     )
-    answer = scaled_norm([a - b for a, b in zip(slope, f, strict=True)])
-    d2 = tf.math.divide_no_nan(answer, h0)
+    difference = [a - b for a, b in zip(slope, f, strict=True)]
+    d2 = tf.math.divide_no_nan(scaled_norm(difference), h0)
     steepest = tf.maximum(d1 * length, d2 * length**2)
     # Of a straight line the other bounds know enough.
     steepest = tf.maximum(steepest, 1e-15)
@@ -133,25 +137,30 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
     h = tf.minimum(tf.minimum(100.0 * h0, h1), length)
     # An Euler step that overflows says only that the steps must be small.
     h = tf.where(tf.math.is_finite(h), h, _NON_FINITE_FACTOR * h0)
-    is_bounded = is_at_rest & tf.math.is_finite(answer) & (answer > 0.0)
-    longest = tf.where(is_bounded, _STABLE / answer, np.inf)
+    # Of one size in all elements: measured by the error allowed, an element
+    # that is small answers to a large one as if it were fast.
+    rate = norm(difference) / size
+    is_bounded = is_at_rest & tf.math.is_finite(rate) & (rate > 0.0)
+    longest = tf.where(
+        is_bounded, _STABLE / tf.where(is_bounded, rate, 1.0), tf.float64.max
+    )
     return FirstStep(tf.minimum(h, longest), longest)
 
 
-def _nudge(scale, lane_rank):
-    """Returns `scale` with signs that alternate along each axis of a lane.
+def _nudge(size, leaves, lane_rank):
+    """Returns `size` with signs that alternate along each axis of a lane.
 
     Diffusion does not answer a nudge that is the same everywhere.
     """
     nudges = []
-    for leaf in scale:
+    for leaf in leaves:
         parity = 0
         for axis in range(lane_rank, leaf.shape.rank):
             index = tf.range(tf.shape(leaf)[axis])
             after = [1] * (leaf.shape.rank - axis - 1)
             parity += tf.reshape(index, [-1, *after])
         sign = tf.cast(1 - 2 * (parity % 2), leaf.dtype)
-        nudges.append(leaf * sign)
+        nudges.append(lanes.align(size, leaf) * sign * tf.ones_like(leaf))
     return nudges
 
 
