@@ -18,7 +18,7 @@ import training
 from tensorflow_probability.python.bijectors import ffjord
 
 import keras_node
-from keras_node.linearization import Linearization
+from keras_node.dynamics.linearization import Linearization
 from keras_node.trace import ExactTrace
 
 TOLERANCES = {"rtol": 1e-5, "atol": 1e-5}

@@ -2,7 +2,7 @@
 
 import importlib
 
-from keras_node.backend import check_environment
+from keras_node.environment import check_environment  # noqa: E402
 
 check_environment()
 
@@ -15,15 +15,18 @@ from keras_node import (  # noqa: E402
     solvers,
     trace,
 )
-from keras_node.augment import Augment  # noqa: E402
-from keras_node.cnf_bijector import CNFBijector  # noqa: E402
-from keras_node.dynamics import ConcatTime, IgnoreTime  # noqa: E402
-from keras_node.latent_ode import LatentODE  # noqa: E402
-from keras_node.normalizing_flow import NormalizingFlow  # noqa: E402
-from keras_node.ode_layer import ODELayer  # noqa: E402
-from keras_node.odeint import odeint  # noqa: E402
-from keras_node.planar import PlanarDynamics  # noqa: E402
-from keras_node.recognition import ODERNNCell  # noqa: E402
+from keras_node.flows.cnf_bijector import CNFBijector  # noqa: E402
+from keras_node.flows.normalizing_flow import NormalizingFlow  # noqa: E402
+from keras_node.integration.solve import odeint  # noqa: E402
+from keras_node.latent.encoders import ODERNNCell  # noqa: E402
+from keras_node.latent.latent_ode import LatentODE  # noqa: E402
+from keras_node.layers.augment import Augment  # noqa: E402
+from keras_node.layers.ode_layer import ODELayer  # noqa: E402
+from keras_node.layers.planar import PlanarDynamics  # noqa: E402
+from keras_node.layers.time_wrappers import (  # noqa: E402
+    ConcatTime,
+    IgnoreTime,
+)
 from keras_node.version import __version__  # noqa: E402
 
 __all__ = [

@@ -3,10 +3,11 @@
 import keras
 import tensorflow as tf
 
-from keras_node import identifiers, noise
-from keras_node.arguments import is_nonnegative
-from keras_node.linearization import Linearization
-from keras_node.solvers.state import solved_dtype
+from keras_node.common.arguments import is_nonnegative
+from keras_node.common.state import solved_dtype
+from keras_node.dynamics import probe_noise
+from keras_node.dynamics.linearization import Linearization
+from keras_node.saving import identifiers
 
 
 class Regularizer(identifiers.Configurable):
@@ -95,12 +96,12 @@ class JacobianFrobenius(Regularizer):
 
     def __init__(self, weight=0.01, seed=None):
         super().__init__(weight)
-        self.seed = noise.as_seed(seed)
+        self.seed = probe_noise.as_seed(seed)
 
     def sample_probes(self, y, key):
         """Returns the noise of one solve, `(1, batch, ...)`, like `y`."""
         leaves = [
-            noise.sample_like(leaf, 1, "rademacher", self.seed, key + i)
+            probe_noise.sample_like(leaf, 1, "rademacher", self.seed, key + i)
             for i, leaf in enumerate(tf.nest.flatten(y))
         ]
         return tf.nest.pack_sequence_as(y, leaves)
@@ -162,11 +163,11 @@ class Penalties:
             return lambda t, state: (ode_fn(t, state[0]), [])
         bits = None
         if self.needs_probes:
-            key = noise.key_of(ode_fn, t_shape, y)
-            bits = noise.freeze(self.sample_probes(y, key))
+            key = probe_noise.key_of(ode_fn, t_shape, y)
+            bits = probe_noise.freeze(self.sample_probes(y, key))
 
         def extended(t, state):
-            probes = noise.thaw(bits, state[0])
+            probes = probe_noise.thaw(bits, state[0])
             linearization = Linearization(ode_fn, t, state[0], probes)
             return linearization.derivative, self.rates(linearization)
 

@@ -3,8 +3,12 @@
 import keras
 import tensorflow as tf
 
-from keras_node import identifiers, noise
-from keras_node.arguments import as_positive_integer, check_among
+from keras_node.common.arguments import (
+    as_positive_integer,
+    check_among,
+)
+from keras_node.dynamics import probe_noise
+from keras_node.saving import identifiers
 
 
 class TraceEstimator(identifiers.Configurable):
@@ -85,14 +89,14 @@ class Hutchinson(TraceEstimator):
     _arguments = ("num_probes", "distribution", "seed")
 
     def __init__(self, num_probes=1, distribution="rademacher", seed=None):
-        check_among(distribution, "distribution", noise.DISTRIBUTIONS)
+        check_among(distribution, "distribution", probe_noise.DISTRIBUTIONS)
         self.num_probes = as_positive_integer(num_probes, "num_probes")
         self.distribution = distribution
-        self.seed = noise.as_seed(seed)
+        self.seed = probe_noise.as_seed(seed)
 
     def sample_probes(self, y, key):
         """Returns the noise of one solve, `(num_probes, batch, ...)`."""
-        return noise.sample_like(
+        return probe_noise.sample_like(
             y, self.num_probes, self.distribution, self.seed, key
         )
 

@@ -8,7 +8,7 @@ from gradients import assert_close, end, float64, gradient, tight
 
 import keras_node
 from keras_node.adjoints import BacksolveAdjoint
-from keras_node.odeint import solve
+from keras_node.integration.solve import solve
 from keras_node.solvers import RK4, Dopri5, Dopri8, Tsit5
 
 

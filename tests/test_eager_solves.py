@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_node
-from keras_node import eager_solves
 from keras_node.adjoints import CheckpointAdjoint
+from keras_node.integration import eager_solves
 from keras_node.solvers import Tsit5
 
 

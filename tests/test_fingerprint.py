@@ -3,8 +3,8 @@
 import pytest
 import tensorflow as tf
 
-from keras_node import tracing
-from keras_node.fingerprint import signature_of
+from keras_node.dynamics import tracing
+from keras_node.integration.fingerprint import signature_of
 
 
 def signature(dynamics):

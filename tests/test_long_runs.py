@@ -14,7 +14,7 @@ import tensorflow as tf
 import zoo
 
 import keras_node
-from keras_node import tracing
+from keras_node.dynamics import tracing
 
 ALL = pytest.mark.parametrize("name", zoo.MODELS)
 SLOW = pytest.mark.slow

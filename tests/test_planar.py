@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_node
-from keras_node.linearization import Linearization
+from keras_node.dynamics.linearization import Linearization
 from keras_node.trace import ExactTrace
 
 _FIELDS = pytest.mark.parametrize("hypernetwork", [False, True])

@@ -9,14 +9,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import keras_node
-from keras_node import tfp_config
+from keras_node.saving import tfp_objects
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
 def _through_json(structure):
-    text = json.dumps(tfp_config.serialize(structure))
-    return tfp_config.deserialize(json.loads(text))
+    text = json.dumps(tfp_objects.serialize(structure))
+    return tfp_objects.deserialize(json.loads(text))
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ class Unknown(tfb.Bijector):
 )
 def test_what_cannot_be_found_again_is_refused(bijector):
     with pytest.raises(ValueError, match="objects that Keras can find again"):
-        tfp_config.serialize(tfb.Chain([bijector]))
+        tfp_objects.serialize(tfb.Chain([bijector]))
 
 
 @pytest.mark.parametrize("name", ["Nothing", "tf", "Distribution"])
 def test_a_config_makes_nothing_but_objects_of_tfp(name):
     config = {"kind": "bijectors", "name": name, "parameters": {}}
     with pytest.raises(ValueError, match="must name a bijector or a dist"):
-        tfp_config.deserialize(config)
+        tfp_objects.deserialize(config)

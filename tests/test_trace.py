@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_node import trace
-from keras_node.linearization import Linearization
+from keras_node.dynamics.linearization import Linearization
 from keras_node.trace import (
     ExactTrace,
     Hutchinson,

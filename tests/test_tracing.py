@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_node import tracing
+from keras_node.dynamics import tracing
 
 
 def trace(dynamics, state=None, t_shape=()):

@@ -15,7 +15,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import keras_node
-from keras_node import noise, replicas, solvers
+from keras_node import solvers
+from keras_node.common import replicas
+from keras_node.dynamics import probe_noise
 
 STEPS, BATCH_SIZE = 10, 8
 GENERATOR = np.random.default_rng(0)
@@ -179,7 +181,7 @@ def draw(strategy, sizes):
     def rows():
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
         y = tf.zeros([sizes[index], 1])
-        probes = noise.sample_like(y, 1, "gaussian", 1, tf.constant(2))[0]
+        probes = probe_noise.sample_like(y, 1, "gaussian", 1, tf.constant(2))[0]
         return probes, replicas.sample(
             lambda size, seed: tf.random.stateless_normal([size, 1], seed),
             sizes[index],

@@ -2,11 +2,14 @@
 
 import keras
 
-from keras_node import identifiers
-from keras_node.adjoints.adjoint import Adjoint, Problem
 from keras_node.adjoints.backsolve import BacksolveAdjoint
+from keras_node.adjoints.base import (
+    Adjoint,
+    Problem,
+)
 from keras_node.adjoints.checkpoint import CheckpointAdjoint
 from keras_node.adjoints.direct import DirectAdjoint
+from keras_node.saving import identifiers
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 
 

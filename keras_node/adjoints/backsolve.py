@@ -6,19 +6,19 @@ import keras
 import tensorflow as tf
 
 from keras_node import solvers
-from keras_node.adjoints.adjoint import (
+from keras_node.adjoints.base import (
     Adjoint,
     Gradients,
     custom_gradient_solve,
     dense,
     zeros_like_sources,
 )
-from keras_node.arguments import is_positive
+from keras_node.common.arguments import is_positive
 from keras_node.solvers import (
+    clocks,
     failure,
-    lanes,
     solution,
-    step_size,
+    step_size_control,
     tfp_solvers,
 )
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
@@ -158,7 +158,7 @@ class _Backsolve:
         self._times = problem.times
         self._is_adaptive = getattr(solver, "is_adaptive", False)
         # What a failed solve left NaN depends on nothing.
-        is_valid = lanes.are_finite(result.states, problem.times.shape.rank)
+        is_valid = clocks.are_finite(result.states, problem.times.shape.rank)
         self._is_valid = is_valid
         self._states = _zero_unless(is_valid, result.states)
         self._cotangents = _zero_unless(is_valid, cotangents)
@@ -196,13 +196,13 @@ class _Backsolve:
             times=times_bar,
             sources=carry.source_bars,
             num_evaluations=carry.num_evaluations,
-            drift=lanes.largest(carry.drift),
+            drift=clocks.largest(carry.drift),
         )
 
     def _drift(self, row, y):
         """Returns how far `y` is from the state of a row, over tolerances."""
         solver, state = self._solver, self._state(row)
-        scale = step_size.error_scale(
+        scale = step_size_control.error_scale(
             getattr(solver, "rtol", 1e-3),
             getattr(solver, "atol", 1e-6),
             state,
@@ -227,7 +227,7 @@ class _Backsolve:
             ode_fn, elapsed, leaves, self._norm()
         )
         # An interval of no length tells nothing about the others.
-        span = lanes.largest(tf.abs(self._times[-1] - self._times[0]))
+        span = clocks.largest(tf.abs(self._times[-1] - self._times[0]))
         return tf.where(step_size > 0, step_size, span), tf.constant(2)
 
     def _norm(self):
@@ -239,8 +239,8 @@ class _Backsolve:
             y, a = leaves[:size], leaves[size : 2 * size]
             controlled = [*y[:count], *a[:count]]
             if is_shared:
-                return lanes.rms(controlled, 0)
-            return lanes.max_rms(controlled)
+                return clocks.rms(controlled, 0)
+            return clocks.max_rms(controlled)
 
         return norm
 
@@ -254,7 +254,7 @@ class _Backsolve:
         of the lane with the longest interval.
         """
         late, early = self._times[row], self._times[row - 1]
-        longest = lanes.largest(tf.abs(early - late))
+        longest = clocks.largest(tf.abs(early - late))
         # Requested times may be equal: nothing moves between them.
         rate = tf.math.divide_no_nan(early - late, longest)
         size = len(self._problem.y)
@@ -274,10 +274,10 @@ class _Backsolve:
             y_bars, source_bars = tape.gradient(
                 f,
                 [y, sources],
-                output_gradients=lanes.scale(-rate, a),
+                output_gradients=clocks.scale(-rate, a),
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-            return [*lanes.scale(rate, f), *dense([*y_bars, *source_bars])]
+            return [*clocks.scale(rate, f), *dense([*y_bars, *source_bars])]
 
         return ode_fn, tf.stack([tf.zeros_like(longest), longest])
 
@@ -356,6 +356,6 @@ def _add(x, y):
 
 
 def _zero_unless(is_valid, leaves):
-    return lanes.select(
+    return clocks.select(
         is_valid, leaves, [tf.zeros_like(leaf) for leaf in leaves]
     )

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_node.adjoints import checkpoint_store
-from keras_node.adjoints.adjoint import (
+from keras_node.adjoints.base import (
     Adjoint,
     Gradients,
     custom_gradient_solve,
@@ -14,8 +14,12 @@ from keras_node.adjoints.adjoint import (
     zeros_like_sources,
 )
 from keras_node.adjoints.requirements import require_own_solver
-from keras_node.arguments import is_positive_integer
-from keras_node.solvers import dense_output, lanes, step
+from keras_node.common.arguments import is_positive_integer
+from keras_node.solvers import (
+    clocks,
+    dense_output,
+    step,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -139,7 +143,7 @@ class _Reversal:
         # What a failed solve returned is NaN, and depends on nothing.
         succeeded = tf.equal(self._status, 0)
         end = [cotangent[-1] for cotangent in self._cotangents]
-        y_bar = lanes.select(
+        y_bar = clocks.select(
             succeeded, end, [tf.zeros_like(leaf) for leaf in end]
         )
         num_steps = tf.minimum(
@@ -331,7 +335,7 @@ class _Reversal:
         return tape.gradient(
             states,
             [times if self._problem.times_vary else [], y, increments],
-            output_gradients=lanes.select(within, cotangents, zeros),
+            output_gradients=clocks.select(within, cotangents, zeros),
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 

@@ -4,7 +4,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.solvers.steps import StepRecorder
+from keras_node.solvers.step_sequence import StepRecorder
 
 
 class Store(typing.NamedTuple):

@@ -3,16 +3,16 @@
 import keras
 import tensorflow as tf
 
-from keras_node import tapes
-from keras_node.adjoints.adjoint import (
+from keras_node.adjoints.base import (
     Adjoint,
     reported,
     solve_unrecorded,
 )
 from keras_node.adjoints.requirements import require_own_solver
+from keras_node.common import tapes
 from keras_node.solvers import solution
 from keras_node.solvers.replay import replay
-from keras_node.solvers.steps import StepRecorder
+from keras_node.solvers.step_sequence import StepRecorder
 
 
 @keras.saving.register_keras_serializable(package="keras_node")

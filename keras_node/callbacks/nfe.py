@@ -7,8 +7,12 @@ import warnings
 import keras
 import tensorflow as tf
 
-from keras_node.arguments import check_among, is_positive, is_positive_integer
-from keras_node.tolerances import ToleranceDial
+from keras_node.callbacks.tolerances import ToleranceDial
+from keras_node.common.arguments import (
+    check_among,
+    is_positive,
+    is_positive_integer,
+)
 
 _LARGEST_RTOL = 0.1
 

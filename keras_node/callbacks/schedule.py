@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_node.arguments import is_positive
-from keras_node.tolerances import ToleranceDial
+from keras_node.callbacks.tolerances import ToleranceDial
+from keras_node.common.arguments import is_positive
 
 
 class ToleranceSchedule(keras.callbacks.Callback):

@@ -5,7 +5,7 @@ from keras_node.diagnostics.gradients import (
     GradientReport,
     check_gradients,
 )
-from keras_node.diagnostics.meters import Drift
+from keras_node.diagnostics.metered_adjoints import Drift
 from keras_node.diagnostics.precision import (
     WorkPrecision,
     WorkPrecisionReport,

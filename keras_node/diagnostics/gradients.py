@@ -7,9 +7,13 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from keras_node import adjoints, ode_parts
-from keras_node.diagnostics import meters, subject
-from keras_node.diagnostics.meters import Drift
+from keras_node import adjoints
+from keras_node.common import solving_layers
+from keras_node.diagnostics import (
+    evaluation,
+    metered_adjoints,
+)
+from keras_node.diagnostics.metered_adjoints import Drift
 from keras_node.diagnostics.table import number, paragraph, percent, table
 from keras_node.solvers import ExplicitRungeKutta
 
@@ -160,10 +164,10 @@ def check_gradients(layer, x, loss=None, seed=0):
     Reference:
     - [Gholami et al., 2019](https://arxiv.org/abs/1902.10298)
     """
-    x = subject.as_tensors(x)
-    loss = loss or subject.default_loss(seed)
-    solving = ode_parts.differentiable_layers(layer)
-    with subject.untouched(layer):
+    x = evaluation.as_tensors(x)
+    loss = loss or evaluation.default_loss(seed)
+    solving = solving_layers.differentiable_layers(layer)
+    with evaluation.untouched(layer):
         drifts, dtype = _drifts(layer, x)
         reference, differences = {}, {"backsolve": Difference(None, None, None)}
         if all(isinstance(p.solver, ExplicitRungeKutta) for p in solving):
@@ -186,24 +190,28 @@ def check_gradients(layer, x, loss=None, seed=0):
 
 def _drifts(layer, x):
     """Returns the `Drift` of each layer that solves, and their dtype."""
-    make = meters.own_or(adjoints.BacksolveAdjoint)
-    with meters.adjoint_of_each(
-        layer, lambda part: meters.DriftMeter(make(part))
+    make = metered_adjoints.own_or(adjoints.BacksolveAdjoint)
+    with metered_adjoints.adjoint_of_each(
+        layer, lambda part: metered_adjoints.DriftMeter(make(part))
     ) as drift_meters:
-        subject.outputs(layer, x)
-    parts = ode_parts.differentiable_layers(layer)
+        evaluation.outputs(layer, x)
+    parts = solving_layers.differentiable_layers(layer)
     drifts = [
         Drift(part.name, float(meter.absolute), float(meter.relative))
         for part, meter in zip(parts, drift_meters, strict=True)
     ]
-    return drifts, meters.dtype_of(drift_meters)
+    return drifts, metered_adjoints.dtype_of(drift_meters)
 
 
 def _gradients(name, layer, x, loss):
-    make = meters.own_or(_ADJOINTS[name])
-    with meters.adjoint_of_each(layer, lambda part: _unbounded(make(part))):
-        gradient = subject.gradients(layer, x, loss)
-    return dict(zip(gradient, subject.arrays(gradient.values()), strict=True))
+    make = metered_adjoints.own_or(_ADJOINTS[name])
+    with metered_adjoints.adjoint_of_each(
+        layer, lambda part: _unbounded(make(part))
+    ):
+        gradient = evaluation.gradients(layer, x, loss)
+    return dict(
+        zip(gradient, evaluation.arrays(gradient.values()), strict=True)
+    )
 
 
 def _unbounded(adjoint):
@@ -222,27 +230,27 @@ def _difference(name, layer, x, loss, reference):
         return Difference(math.nan, math.nan, None)
     expected = reference.values()
     # Of tensors whose gradient is nothing but rounding, that is not told.
-    floor = np.sqrt(np.finfo(np.float32).eps) * subject.norm(expected)
+    floor = np.sqrt(np.finfo(np.float32).eps) * evaluation.norm(expected)
     shares = {
-        key: subject.distance([actual[key]], [value])
-        / max(subject.norm([value]), floor)
+        key: evaluation.distance([actual[key]], [value])
+        / max(evaluation.norm([value]), floor)
         for key, value in reference.items()
     }
     worst_name = max(
         shares, key=lambda key: np.nan_to_num(shares[key], nan=np.inf)
     )
-    overall = subject.relative_difference(actual.values(), expected)
+    overall = evaluation.relative_difference(actual.values(), expected)
     return Difference(overall, shares[worst_name], worst_name)
 
 
 def _backward_rtol(layer):
-    adjoint = meters.own_or(adjoints.BacksolveAdjoint)(layer)
+    adjoint = metered_adjoints.own_or(adjoints.BacksolveAdjoint)(layer)
     solver = adjoint.solver or layer.solver
     return float(getattr(solver, "rtol", _DEFAULT_RTOL))
 
 
 def _check_reference(gradient):
-    size = subject.norm(gradient.values())
+    size = evaluation.norm(gradient.values())
     if not math.isfinite(size):
         raise ValueError(
             'The gradient of "direct" must be finite. Does the forward solve '

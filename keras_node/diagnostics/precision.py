@@ -5,8 +5,12 @@ import math
 import typing
 import warnings
 
-from keras_node import adjoints, ode_parts
-from keras_node.diagnostics import bench, subject
+from keras_node import adjoints
+from keras_node.common import solving_layers
+from keras_node.diagnostics import (
+    evaluation,
+    solver_sweep,
+)
 from keras_node.diagnostics.table import number, paragraph, percent, table
 from keras_node.solvers import Dopri8, get
 
@@ -150,12 +154,12 @@ def work_precision(
     - [Ott et al., 2021](https://arxiv.org/abs/2007.15386)
     """
     _check_arguments(rtols, threshold)
-    x = subject.as_tensors(x)
-    loss = loss or subject.default_loss(seed=0)
-    with subject.untouched(layer):
+    x = evaluation.as_tensors(x)
+    loss = loss or evaluation.default_loss(seed=0)
+    with evaluation.untouched(layer):
         own = _measure(layer, x, loss)
         exact_solver = _reference(reference, own.dtype)
-        with ode_parts.using(
+        with solving_layers.using(
             layer, solver=exact_solver, adjoint=adjoints.AutoAdjoint()
         ):
             exact = _measure(layer, x, loss)
@@ -163,7 +167,7 @@ def work_precision(
     report = WorkPrecisionReport(
         rows=[_row(measured, exact) for measured in measurements],
         own=_row(own, exact),
-        reference=bench.describe(exact_solver),
+        reference=solver_sweep.describe(exact_solver),
         threshold=threshold,
     )
     if report.depends_on_solver:
@@ -191,7 +195,7 @@ def _reference(reference, dtype):
 
 
 def _measure(layer, x, loss):
-    with bench.measuring(layer, x, loss) as measure:
+    with solver_sweep.measuring(layer, x, loss) as measure:
         return measure()
 
 
@@ -199,19 +203,19 @@ def _measure_all(layer, x, loss, identifiers, rtols):
     """Returns a `Measurement` of each solver at each tolerance."""
     measurements = []
     for identifier in identifiers:
-        for solver, tolerances in bench.choices(get(identifier), rtols):
+        for solver, tolerances in solver_sweep.choices(get(identifier), rtols):
             with (
-                ode_parts.using(layer, solver=solver),
-                bench.measuring(layer, x, loss) as measure,
+                solving_layers.using(layer, solver=solver),
+                solver_sweep.measuring(layer, x, loss) as measure,
             ):
                 for rtol in tolerances:
-                    bench.turn(solver, rtol)
+                    solver_sweep.turn(solver, rtol)
                     measurements.append(measure())
     return measurements
 
 
 def _row(measured, exact):
-    error = subject.relative_difference(measured.outputs, exact.outputs)
+    error = evaluation.relative_difference(measured.outputs, exact.outputs)
     return WorkPrecision(
         solver=measured.solver,
         rtol=measured.rtol,
@@ -220,5 +224,5 @@ def _row(measured, exact):
         # Of outputs that are NaN there is no gradient.
         gradient_error=error
         if math.isnan(error)
-        else subject.relative_difference(measured.gradient, exact.gradient),
+        else evaluation.relative_difference(measured.gradient, exact.gradient),
     )

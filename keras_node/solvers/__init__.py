@@ -2,8 +2,9 @@
 
 import tensorflow_probability as tfp
 
-from keras_node import identifiers
-from keras_node.solvers.explicit import (
+from keras_node.saving import identifiers
+from keras_node.solvers.base import Solver
+from keras_node.solvers.methods import (
     RK4,
     Bosh3,
     Dopri5,
@@ -15,7 +16,6 @@ from keras_node.solvers.explicit import (
 )
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 from keras_node.solvers.solution import Diagnostics
-from keras_node.solvers.solver import Solver
 from keras_node.solvers.tableau import ButcherTableau
 from keras_node.solvers.tfp_solvers import BDF, DormandPrince
 

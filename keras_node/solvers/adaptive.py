@@ -4,14 +4,14 @@ import typing
 
 import tensorflow as tf
 
+from keras_node.common.state import as_float64
 from keras_node.solvers import (
+    clocks,
     dense_output,
-    lanes,
     solution,
     step,
-    step_size,
+    step_size_control,
 )
-from keras_node.solvers.state import as_float64
 
 # A step below this fraction of the times' size no longer moves the clock.
 _RESOLUTION = 1e-15
@@ -95,7 +95,7 @@ class AdaptiveLoop:
         zeros = tf.zeros_like(t, tf.int32)
         num_evaluations = zeros + 1
         if first_step_size is None:
-            h, longest = step_size.first_step(
+            h, longest = step_size_control.first_step(
                 self._ode_fn,
                 t,
                 y,
@@ -108,7 +108,7 @@ class AdaptiveLoop:
         else:
             h = ones * as_float64(first_step_size)
             longest = ones * tf.float64.max
-        start_is_finite = lanes.are_finite([*y, *f], t.shape.rank)
+        start_is_finite = clocks.are_finite([*y, *f], t.shape.rank)
         carry = _Carry(
             t=t,
             y=y,
@@ -139,8 +139,8 @@ class AdaptiveLoop:
         active = tf.cast(trial.active, tf.int32)
         return _Carry(
             t=tf.where(trial.accepted, trial.t1, carry.t),
-            y=lanes.select(trial.accepted, trial.y1, carry.y),
-            f=lanes.select(trial.accepted, trial.f1, carry.f),
+            y=clocks.select(trial.accepted, trial.y1, carry.y),
+            f=clocks.select(trial.accepted, trial.f1, carry.f),
             h=h,
             ratio=tf.where(trial.accepted, trial.ratio, carry.ratio),
             status=status,
@@ -169,10 +169,10 @@ class AdaptiveLoop:
             carry.y,
             carry.f,
         )
-        scale = step_size.error_scale(
+        scale = step_size_control.error_scale(
             self._solver.rtol, self._solver.atol, carry.y, y1
         )
-        ratio = step_size.error_ratio(
+        ratio = step_size_control.error_ratio(
             self._tableau, increments, scale, self._norm
         )
         return _Trial(
@@ -189,7 +189,7 @@ class AdaptiveLoop:
 
     def _control(self, carry, trial, longest):
         """Returns the next step size and the status of each lane."""
-        factor = step_size.step_size_factor(
+        factor = step_size_control.step_size_factor(
             trial.ratio, carry.ratio, self._solver
         )
         h = tf.abs(trial.dt) * factor
@@ -239,7 +239,7 @@ class AdaptiveLoop:
         status = tf.where(
             self._is_active(carry), solution.MAX_NUM_STEPS, carry.status
         )
-        is_finite = lanes.are_finite(carry.y, carry.t.shape.rank)
+        is_finite = clocks.are_finite(carry.y, carry.t.shape.rank)
         succeeded = tf.equal(status, solution.SUCCESS)
         status = tf.where(succeeded & ~is_finite, solution.NON_FINITE, status)
         output_steps = None

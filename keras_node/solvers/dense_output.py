@@ -4,7 +4,11 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.solvers import compilation, solution, step
+from keras_node.common import xla
+from keras_node.solvers import (
+    solution,
+    step,
+)
 
 # The most requested times of one pass, to bound the memory that it takes.
 _BLOCK_SIZE = 16
@@ -165,7 +169,7 @@ def block(row, stride, holds):
     Returns:
         Time-major `(rows, wanted)`.
     """
-    size = 1 if compilation.in_xla() else _BLOCK_SIZE
+    size = 1 if xla.in_xla() else _BLOCK_SIZE
     offsets = tf.reshape(tf.range(size), [-1] + [1] * row.shape.rank)
     rows = row + stride * offsets
     wanted = holds(rows)

@@ -3,7 +3,8 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.solvers import compilation, solution
+from keras_node.common import xla
+from keras_node.solvers import solution
 
 _STIFF = (
     "Raise `max_num_steps`, loosen `rtol` and `atol`, or choose a solver for "
@@ -106,7 +107,7 @@ def can_raise():
 
     XLA drops assertions, but would compile what they print.
     """
-    return not compilation.in_xla()
+    return not xla.in_xla()
 
 
 def _worst(status, failed, times):

@@ -4,13 +4,16 @@ import functools
 
 import tensorflow as tf
 
-from keras_node.arguments import is_positive
-from keras_node.solvers import lanes, solution
-from keras_node.solvers import step_size as step_size_control
+from keras_node.common.arguments import is_positive
+from keras_node.solvers import (
+    clocks,
+    solution,
+    step_size_control,
+)
 from keras_node.solvers.adaptive import AdaptiveLoop
+from keras_node.solvers.base import Solver
 from keras_node.solvers.replay import replay
-from keras_node.solvers.solver import Solver
-from keras_node.solvers.steps import FixedSteps
+from keras_node.solvers.step_sequence import FixedSteps
 
 
 class ExplicitRungeKutta(Solver):
@@ -72,7 +75,7 @@ class ExplicitRungeKutta(Solver):
         if not self.is_adaptive:
             return self._integrate_fixed(ode_fn, times, y, recorder)
         if norm is None:
-            norm = functools.partial(lanes.rms, lane_rank=lane_rank)
+            norm = functools.partial(clocks.rms, lane_rank=lane_rank)
         if first_step_size is None:
             first_step_size = self.first_step_size
         loop = AdaptiveLoop(self, ode_fn, times, norm, recorder)
@@ -89,7 +92,7 @@ class ExplicitRungeKutta(Solver):
             ode_fn(tf.cast(t, y[0].dtype), y),
             times[-1],
             self,
-            norm or functools.partial(lanes.rms, lane_rank=lane_rank),
+            norm or functools.partial(clocks.rms, lane_rank=lane_rank),
         )
         return first.size
 
@@ -104,7 +107,7 @@ class ExplicitRungeKutta(Solver):
     def _integrate_fixed(self, ode_fn, times, y, recorder):
         steps = self.fixed_steps(times)
         states, record = replay(self, ode_fn, times, steps, y, recorder)
-        is_finite = lanes.are_finite(states, times.shape.rank)
+        is_finite = clocks.are_finite(states, times.shape.rank)
         return solution.Solution(
             states=solution.nan_unless(is_finite, states),
             diagnostics=self._fixed_diagnostics(times, steps, is_finite[-1]),

@@ -5,7 +5,7 @@ import typing
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.solvers import lanes
+from keras_node.solvers import clocks
 
 SUCCESS = 0
 MAX_NUM_STEPS = -1
@@ -90,6 +90,6 @@ def nan_unless(succeeded, leaves):
     # 0 of a success, NaN of a failure.
     marks = tf.sqrt(2.0 * tf.cast(succeeded, tf.float32) - 1.0) - 1.0
     return [
-        leaf + lanes.align(marks, leaf)
-        for leaf in lanes.select(succeeded, leaves, zeros)
+        leaf + clocks.align(marks, leaf)
+        for leaf in clocks.select(succeeded, leaves, zeros)
     ]

@@ -4,7 +4,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.solvers import lanes
+from keras_node.solvers import clocks
 
 
 class Interval(typing.NamedTuple):
@@ -77,12 +77,12 @@ def runge_kutta_step(tableau, ode_fn, interval, t, dt, y, f):
         tableau.c[: tableau.num_stages], t, dt, interval, y[0].dtype
     )
     f1 = f if tableau.fsal else ode_fn(times[0], y)
-    increments = [lanes.scale(dt, f1)]
+    increments = [clocks.scale(dt, f1)]
     y1 = y
     for i in range(1, tableau.num_stages):
         y1 = weighted_sum(y, increments, tableau.a[i])
         f1 = ode_fn(times[i], y1)
-        increments.append(lanes.scale(dt, f1))
+        increments.append(clocks.scale(dt, f1))
     if tableau.fsal:
         return y1, f1, increments
     return weighted_sum(y, increments, tableau.b), [], increments
@@ -96,7 +96,7 @@ def dense_increments(tableau, ode_fn, interval, t, dt, y, increments):
     increments = list(increments)
     for i, stage_time in enumerate(times, tableau.num_stages):
         state = weighted_sum(y, increments, tableau.a[i])
-        increments.append(lanes.scale(dt, ode_fn(stage_time, state)))
+        increments.append(clocks.scale(dt, ode_fn(stage_time, state)))
     return increments
 
 
@@ -126,7 +126,7 @@ def interpolate(y, increments, weights):
     sums = []
     for i, leaf in enumerate(y):
         terms = [
-            lanes.align(weight, leaf) * increment[i]
+            clocks.align(weight, leaf) * increment[i]
             for increment, weight in zip(increments, weights, strict=True)
             if weight is not None
         ]

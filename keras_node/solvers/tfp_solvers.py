@@ -5,9 +5,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.arguments import as_step_size, check_common
-from keras_node.identifiers import Configurable
-from keras_node.solvers import lanes, solution
+from keras_node.common.arguments import (
+    as_step_size,
+    check_common,
+)
+from keras_node.saving.identifiers import Configurable
+from keras_node.solvers import (
+    clocks,
+    solution,
+)
 from keras_node.solvers.own_adjoint import OwnAdjointSolver
 
 _UNKNOWN = -1
@@ -161,16 +167,16 @@ def integrate(solver, ode_fn, times, y):
         t = times[0] + direction * tf.cast(elapsed, tf.float64)
         t = _without_rounding(t, times, elapsed.dtype)
         slopes = ode_fn(tf.cast(t, y[0].dtype), list(state))
-        return tuple(lanes.scale(direction, slopes))
+        return tuple(clocks.scale(direction, slopes))
 
     # Dynamics that start out NaN would cost every step that is allowed.
     first = ode_fn(tf.cast(times[0], y[0].dtype), y)
-    starts = lanes.are_finite([*first, *y], 0)
+    starts = clocks.are_finite([*first, *y], 0)
 
     def guarded_ode_fn(elapsed, state):
         slopes = elapsed_ode_fn(elapsed, state)
         zeros = [tf.zeros_like(slope) for slope in slopes]
-        return tuple(lanes.select(starts, slopes, zeros))
+        return tuple(clocks.select(starts, slopes, zeros))
 
     results = solver.solve(
         guarded_ode_fn,

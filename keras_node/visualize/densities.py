@@ -4,9 +4,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.cnf_bijector import CNFBijector
-from keras_node.normalizing_flow import NormalizingFlow
-from keras_node.routing import call_options
+from keras_node.flows.bijector_kwargs import call_options
+from keras_node.flows.cnf_bijector import CNFBijector
+from keras_node.flows.normalizing_flow import NormalizingFlow
 from keras_node.visualize import style
 
 # `tfd.TransformedDistribution(...)` makes objects of its base class.

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_node.cnf_bijector import CNFBijector
-from keras_node.latent_ode import LatentODE
-from keras_node.ode_layer import ODELayer
-from keras_node.odeint import odeint
-from keras_node.vector_field import VectorField
+from keras_node.dynamics.vector_field import VectorField
+from keras_node.flows.cnf_bijector import CNFBijector
+from keras_node.integration.solve import odeint
+from keras_node.latent.latent_ode import LatentODE
+from keras_node.layers.ode_layer import ODELayer
 from keras_node.visualize import style
 
 _FIELD_COLOR = "0.65"

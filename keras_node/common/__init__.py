@@ -1,0 +1,1 @@
+"""What two families need, and no more."""

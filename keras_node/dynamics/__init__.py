@@ -1,0 +1,1 @@
+"""The vector field: how dynamics are called, checked, built and traced."""

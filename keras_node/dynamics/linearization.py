@@ -1,0 +1,64 @@
+"""A vector field at a point, with its Jacobian there."""
+
+import functools
+
+import tensorflow as tf
+
+from keras_node.dynamics.checks import check_derivative
+
+
+class Linearization:
+    """A vector field at a point, and products with its Jacobian there.
+
+    Args:
+        ode_fn: Callable `(t, y) -> dy/dt`, each sample by itself.
+        t: Float tensor, the time.
+        y: Float tensor `(batch, ...)`, the state, or a nested structure.
+        probes: In the structure of `y`, tensors `(k, batch, ...)`, the noise
+            of estimates; `None` (default) without estimates.
+
+    Attributes:
+        derivative: `f(t, y)`, in structure, shapes and dtypes of `y`.
+        probes: As above.
+
+    Raises:
+        ValueError: If the derivative does not match the state.
+    """
+
+    def __init__(self, ode_fn, t, y, probes=None):
+        self.probes = probes
+        self._y = tf.nest.map_structure(tf.identity, y)
+        with tf.GradientTape(
+            persistent=True, watch_accessed_variables=False
+        ) as self._tape:
+            self._tape.watch(self._y)
+            derivative = check_derivative(ode_fn(t, self._y), y)
+            self.derivative = tf.nest.map_structure(
+                lambda slope, leaf: tf.cast(slope, leaf.dtype), derivative, y
+            )
+
+    def vjp(self, cotangents):
+        """Returns `v^T df/dy` of each `v` in `cotangents`, in one batch.
+
+        Args:
+            cotangents: In the structure of the state, tensors
+                `(k, batch, ...)`, `k` known.
+        """
+        if tf.nest.flatten(cotangents)[0].shape[0] == 1:
+            # `vectorized_map` of one costs as much to trace as of many.
+            only = tf.nest.map_structure(lambda v: v[0], cotangents)
+            return tf.nest.map_structure(lambda v: v[None], self._vjp(only))
+        return tf.vectorized_map(self._vjp, cotangents)
+
+    @functools.cached_property
+    def probe_products(self):
+        """The `vjp` of the probes, which several estimates may share."""
+        return self.vjp(self.probes)
+
+    def _vjp(self, cotangent):
+        return self._tape.gradient(
+            self.derivative,
+            self._y,
+            output_gradients=cotangent,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )

@@ -1,0 +1,272 @@
+"""Dynamics traced to one pure function: weights and captures are inputs."""
+
+import contextlib
+import threading
+
+import tensorflow as tf
+
+from keras_node.common.held_layers import reachable_layers
+from keras_node.common.state import (
+    flat_ode_fn,
+    solved_dtype,
+)
+from keras_node.dynamics import checks
+from keras_node.dynamics.gradient_sources import (
+    is_differentiable,
+    may_need_gradient,
+)
+from keras_node.dynamics.variable_reads import VariableReads
+
+
+class TracedField:
+    """Dynamics as one concrete function of time, state and captures.
+
+    Python runs the dynamics once, in `trace`. The forward solve, the replay
+    and every adjoint call what was traced then: the same function, whatever
+    Python variables, attributes or weights do afterwards. A weight is read
+    once, before the solve; its value is a capture as any other tensor that
+    the dynamics close over.
+
+    Args:
+        function: Concrete function of the time and a list of leaves.
+        captures: List of the tensors that it closes over.
+        variables: Variables that an inner function or loop of the dynamics
+            reads, whose value cannot be exchanged.
+        is_source: List of booleans, for each capture whether a gradient may
+            be asked for; `None` (default) to find out.
+        is_doubtful: List of booleans, for each of these captures whether
+            hardly anybody asks for it. Default `None`, none.
+        read_variables: All variables that the dynamics read.
+
+    Call arguments:
+        t: Float tensor, the time, in the dtype of the first leaf.
+        leaves: List of float tensors, the state.
+
+    Attributes:
+        sources: List of tensors, to which gradients flow: some of the
+            captures, and the values of `variables`.
+        values: List of tensors, those of `variables` when this was made.
+        floats: The same of all captures that are float.
+        uses_time: Whether the dynamics depend on time.
+    """
+
+    def __init__(
+        self,
+        function,
+        captures,
+        variables=(),
+        is_source=None,
+        is_doubtful=None,
+        read_variables=(),
+    ):
+        self.function = function
+        self.read_variables = list(read_variables)
+        self.captures = list(captures)
+        # Others, such as a count of calls, have no gradient.
+        self.variables = [v for v in variables if is_differentiable(v)]
+        if is_source is None:
+            is_source = [may_need_gradient(c) for c in self.captures]
+        self.is_source = list(is_source)
+        self._is_doubtful = is_doubtful or [False] * len(self.captures)
+        values = [tf.convert_to_tensor(v) for v in self.variables]
+        self.values = values
+        needed, doubtful = self._masks()
+        self.sources = [
+            *self._selected(needed),
+            *values,
+            *self._selected(doubtful),
+        ]
+        self.uses_time = _is_used(function.graph.inputs[0])
+        floats = [c for c in self.captures if c.dtype.is_floating]
+        self.floats = [*floats, *values]
+
+    def __call__(self, t, leaves):
+        return _call(self.function, self.captures, t, leaves)
+
+    def local_sources(self):
+        """Returns what a tape must watch in the graph that is being built.
+
+        In the body of a loop an outer tensor has two names, its own and that
+        of its capture. A copy has one.
+        """
+        sources = self._selected(self.is_source)
+        copies = [tf.identity(tensor) for tensor in sources]
+        return copies + self.variables
+
+    def at(self, sources):
+        """Returns the dynamics as a function with `local_sources`."""
+        rest = iter(sources)
+        captures = [
+            next(rest) if is_source else capture
+            for capture, is_source in zip(
+                self.captures, self.is_source, strict=True
+            )
+        ]
+        return lambda t, leaves: _call(self.function, captures, t, leaves)
+
+    def parts(self):
+        """Returns the fields of the sources, in their order.
+
+        The gradient to large constants takes as long as all the rest. Apart
+        from it, it is no part of a graph in which nobody asks for it.
+        """
+        needed, doubtful = self._masks()
+        if not any(doubtful):
+            return [self]
+        return [
+            TracedField(self.function, self.captures, self.variables, needed),
+            TracedField(self.function, self.captures, (), doubtful),
+        ]
+
+    def _masks(self):
+        pairs = list(zip(self.is_source, self._is_doubtful, strict=True))
+        return (
+            [source and not doubtful for source, doubtful in pairs],
+            [source and doubtful for source, doubtful in pairs],
+        )
+
+    def _selected(self, mask):
+        pairs = zip(self.captures, mask, strict=True)
+        return [capture for capture, is_selected in pairs if is_selected]
+
+
+def _is_used(tensor):
+    # The state in half precision has the time cast.
+    return any(
+        op.type != "Cast" or _is_used(op.outputs[0])
+        for op in tensor.consumers()
+    )
+
+
+class PythonField:
+    """Dynamics that Python runs at each evaluation, to be debugged.
+
+    A tape records what they do: they have no sources of their own, and only
+    `DirectAdjoint` differentiates a solve of them.
+
+    Args:
+        ode_fn: Callable `(t, state) -> derivative`.
+        state: Nested structure of float tensors.
+    """
+
+    sources = variables = ()
+
+    def __init__(self, ode_fn, state):
+        self._flat = flat_ode_fn(ode_fn, state, checks.check_derivative)
+
+    def __call__(self, t, leaves):
+        return self._flat(t, leaves)
+
+
+_LOCK = threading.RLock()
+
+
+def _call(function, captures, t, leaves):
+    # One function serves all calls; what it closes over is each call's own.
+    # Only graphs of several threads share one.
+    with contextlib.nullcontext() if tf.executing_eagerly() else _LOCK:
+        function.set_external_captures(captures)
+        return function(t, leaves)
+
+
+def trace(ode_fn, t_shape, state):
+    """Traces dynamics once; returns their `TracedField` of widened leaves.
+
+    Args:
+        ode_fn: Callable `(t, state) -> derivative`.
+        t_shape: Shape of the time, `()` or `(batch,)`.
+        state: Nested structure of float tensors, or of their `TensorSpec`s.
+
+    Raises:
+        ValueError: If the derivative does not match the state, or the
+            dynamics draw noise.
+    """
+    reads = VariableReads()
+
+    def fails_by_its_clocks():
+        return checks.fails_by_its_clocks(
+            lambda *specs: _concrete(ode_fn, *specs, VariableReads()),
+            t_shape,
+            state,
+        )
+
+    try:
+        function = _concrete(ode_fn, t_shape, state, reads)
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        if fails_by_its_clocks():
+            checks.refuse_clocks(state, error)
+        raise
+    read = reads.variables = list(function.graph.variables)
+    is_doubtful = [reads.is_doubtful(c) for c in function.captured_inputs]
+    captures = [reads.value_of(c) for c in function.captured_inputs]
+    handles = {id(capture) for capture in captures}
+    checks.refuse_noise(function.graph, read)
+    inner = [v for v in read if id(v.handle) in handles]
+    # A call of the function would tell outer tapes and graphs that it reads
+    # these: their values are read by now.
+    function.graph.variables = inner
+    if checks.is_ambiguous(t_shape, state) and fails_by_its_clocks():
+        checks.refuse_clocks(state)
+    return TracedField(
+        function,
+        captures,
+        inner,
+        is_doubtful=is_doubtful,
+        read_variables=read,
+    )
+
+
+def _concrete(ode_fn, t_shape, state, reads):
+    leaves = [
+        tf.TensorSpec(leaf.shape, solved_dtype(tf.as_dtype(leaf.dtype)))
+        for leaf in tf.nest.flatten(state)
+    ]
+    t = tf.TensorSpec(t_shape, leaves[0].dtype)
+    flat = flat_ode_fn(ode_fn, state, checks.check_derivative)
+
+    def call(t, leaves):
+        graph = tf.compat.v1.get_default_graph()
+        with tf.variable_creator_scope(_interrupt), reads.moved_out_of(graph):
+            return flat(t, leaves)
+
+    def trace():
+        function = tf.function(call, autograph=False)
+        traced = function.get_concrete_function(t, leaves)
+        # What the dynamics assign themselves is not to be read beforehand.
+        return trace() if reads.is_overtaken() else traced
+
+    if not all(layer.built for layer in reachable_layers(ode_fn)):
+        _make_weights(flat, t, leaves)
+    try:
+        return trace()
+    except _MakesWeights:
+        _make_weights(flat, t, leaves)
+    try:
+        return trace()
+    except _MakesWeights as error:
+        raise ValueError(
+            "The dynamics must not make layers or variables when they are "
+            "called. Make them once, outside of the dynamics. Received: "
+            f"dynamics that make {error}"
+        ) from error
+
+
+class _MakesWeights(Exception):
+    """Layers of the dynamics are not built yet."""
+
+
+def _interrupt(next_creator, **kwargs):
+    raise _MakesWeights(kwargs.get("name"))
+
+
+def _make_weights(flat, t, leaves):
+    """Calls dynamics whose layers are not built, in a graph of no use.
+
+    A `tf.function` gives variables that are made in it no value before it runs.
+    """
+    with tf.__internal__.FuncGraph("building").as_default():
+        flat(*tf.nest.map_structure(_placeholder, (t, leaves)))
+
+
+def _placeholder(spec):
+    return tf.compat.v1.placeholder(spec.dtype, spec.shape)

@@ -1,0 +1,290 @@
+"""The vector field: dynamics of any kind, and how they are called."""
+
+import functools
+import inspect
+import warnings
+
+import keras
+import tensorflow as tf
+
+from keras_node.common.held_layers import (
+    flatten_layers,
+    reachable_layers,
+    refuse_stateful_layers,
+)
+from keras_node.dynamics import tracing
+
+
+class VectorField:
+    """The right-hand side `f` of `dy/dt = f(t, y)`.
+
+    Args:
+        dynamics: A Keras layer or model of `y`; one of `(t, y)`, among them a
+            Functional model with inputs `[t, y]`; or any callable `f(t, y)`.
+            With a condition, each takes it too, by the name `condition`, a
+            Functional model as its third input.
+        owner: Keras layer that solves with them, or `None` (default).
+
+    Attributes:
+        dynamics, owner: As above.
+
+    Raises:
+        TypeError: If `dynamics` is not callable, a class, or takes other
+            arguments.
+    """
+
+    def __init__(self, dynamics, owner=None):
+        if not callable(dynamics) or isinstance(dynamics, type):
+            hint = ""
+            if callable(dynamics):
+                hint = " Create an object of the class."
+            raise TypeError(
+                "`dynamics` must be a Keras layer or model, or a callable "
+                f"f(t, y).{hint} Received: dynamics={dynamics!r}"
+            )
+        self.dynamics = dynamics
+        self._read, self._names = set(), {}
+        self.owner = owner
+        if not self._is_layer:
+            self._check_signature()
+
+    @property
+    def takes_condition(self):
+        """Whether the dynamics take a `condition`."""
+        if self._is_layer:
+            # Some layers take any keyword, and pass it on to none that does.
+            is_conditional = self._num_functional_inputs == 3
+            return is_conditional or _names(self.dynamics.call, "condition")
+        parameters = _signature(self.dynamics).parameters.values()
+        return _names(self.dynamics, "condition") or any(
+            parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
+        )
+
+    @property
+    def needs_condition(self):
+        """Whether the dynamics cannot do without a `condition`."""
+        function = self.dynamics
+        if self._is_layer:
+            if self._num_functional_inputs:
+                return self._num_functional_inputs == 3
+            function = self.dynamics.call
+        parameter = _signature(function).parameters.get("condition")
+        return parameter is not None and parameter.default is parameter.empty
+
+    def check_condition(self, condition):
+        """Raises `ValueError` unless the dynamics take just this condition."""
+        if condition is not None and not self.takes_condition:
+            raise ValueError(
+                "A `condition` needs dynamics that take it: a layer with "
+                "`call(self, t, y, condition)`, a function f(t, y, condition), "
+                "a Functional model with inputs [t, y, condition], or "
+                "`ConcatTime(net)`. Received: "
+                f"dynamics={self.dynamics!r}, condition={condition}"
+            )
+        if condition is None and self.needs_condition:
+            raise ValueError(
+                "The dynamics need a `condition`; pass it in the call, such as "
+                "`bijector.forward(x, condition=c)`. "
+                f"Received: dynamics={self.dynamics!r}, condition=None"
+            )
+
+    def bind(self, training=None, condition=None):
+        """Returns the dynamics as a function `f(t, y)`.
+
+        Args:
+            training: Boolean or `None`, passed to layers that take it.
+            condition: Tensor or structure that the dynamics depend on, or
+                `None`.
+
+        Raises:
+            ValueError: If the dynamics do not take the condition, or do not
+                get the one that they need.
+        """
+        self.check_condition(condition)
+        dynamics = self.dynamics
+        options = {} if condition is None else {"condition": condition}
+        if not self._is_layer:
+            return functools.partial(dynamics, **options)
+        if training is not None and _names(dynamics.call, "training"):
+            options["training"] = training
+        if self._num_functional_inputs:
+            return functools.partial(_call_functional, dynamics, options)
+        if self._takes_time:
+            return lambda t, y: dynamics(t, y, **options)
+        return lambda t, y: dynamics(y, **options)
+
+    def build(self, t_shape, y, condition=None):
+        """Makes the weights, and checks what the dynamics hold and return.
+
+        Args:
+            t_shape: Shape of the time, `()` or `(None,)`.
+            y: `KerasTensor`, or a nested structure of them.
+            condition: As `y`, or `None` (default).
+
+        Raises:
+            ValueError: If the derivative does not match the state, or there
+                is a layer that `field_layers.refuse_stateful_layers` refuses.
+        """
+        self.refuse_stateful_layers()
+        dtype = tf.nest.flatten(y)[0].dtype
+        # The model that it is part of has built a Functional one already.
+        if self._is_layer and not self._num_functional_inputs:
+            t = keras.KerasTensor(t_shape, dtype)
+            self.bind(condition=condition)(t, y)
+        if condition is None:
+            specs = tf.nest.map_structure(
+                lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), y
+            )
+            self.note(tracing.trace(self.bind(), t_shape, specs))
+        # Again, for the layers that are made when others are built.
+        self.refuse_stateful_layers()
+
+    def note(self, traced):
+        """Takes note of what the dynamics read, when they are traced.
+
+        Args:
+            traced: `TracedField`.
+        """
+        # In a stateless call they read none of those that they read else.
+        for variable in traced.read_variables:
+            self._read.add(id(variable))
+            if variable.trainable:
+                self._names[id(variable)] = variable.name
+
+    def refuse_stateful_layers(self):
+        """Raises `ValueError` for layers that are no function of their input.
+
+        See `field_layers.refuse_stateful_layers`. Of what a callable holds,
+        those that it is known to read.
+        """
+        layers = [self.dynamics] if self._is_layer else self._used_layers()
+        refuse_stateful_layers(layers)
+
+    def _used_layers(self):
+        """Returns the layers that a callable holds and reads.
+
+        It may hold much more, such as the model that `owner` is part of.
+        """
+        return [
+            layer
+            for layer in reachable_layers(self.dynamics)
+            if layer.built
+            and self._reads(layer)
+            and not _holds(layer, self.owner)
+        ]
+
+    def _reads(self, layer):
+        variables = layer.variables
+        return not variables or any(
+            not _ids(variable).isdisjoint(self._read) for variable in variables
+        )
+
+    def held_layers(self):
+        """Returns the layers that a callable holds, for `owner` to track.
+
+        Not dynamics that are a layer themselves, as `owner` has them already;
+        nor a model that `owner` is part of, which tracks its own.
+        """
+        return [] if self._is_layer else self._used_layers()
+
+    def warn_of_untracked(self):
+        """Warns of variables that a callable reads and nothing trains."""
+        if self._is_layer:
+            return  # Keras tracks what a layer has.
+        holders = [self.owner, *reachable_layers(self.dynamics)]
+        tracked = {i for h in holders for v in h.variables for i in _ids(v)}
+        names = [name for i, name in self._names.items() if i not in tracked]
+        if names:
+            warnings.warn(
+                "The dynamics read variables that no layer within reach "
+                f"tracks: {self.owner.name!r} neither trains nor saves them. "
+                "Hold their layer in a closure or as an attribute of a "
+                "callable object, or write the dynamics as a Keras layer with "
+                f"weights of its own. Received: variables {names}",
+                stacklevel=2,
+            )
+
+    def divergence(self, t, y, condition=None):
+        """Returns the closed form of `tr(df/dy)`, `(batch,)`, or `None`."""
+        if not hasattr(self.dynamics, "divergence"):
+            return None
+        options = {} if condition is None else {"condition": condition}
+        return self.dynamics.divergence(t, y, **options)
+
+    @property
+    def _is_layer(self):
+        return isinstance(self.dynamics, keras.layers.Layer)
+
+    @property
+    def _takes_time(self):
+        """Whether a Keras layer is called as `layer(t, y)`, not `layer(y)`."""
+        parameters = inspect.signature(self.dynamics.call).parameters.values()
+        required = [
+            parameter
+            for parameter in parameters
+            if parameter.default is parameter.empty
+            and parameter.kind
+            in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            and parameter.name not in ("condition", "training", "mask")
+        ]
+        return len(required) == 2
+
+    @property
+    def _num_functional_inputs(self):
+        """How many inputs a Functional model of time has, else 0.
+
+        Two are `[t, y]`, three are `[t, y, condition]`.
+        """
+        if not isinstance(self.dynamics, keras.Model) or self._takes_time:
+            return 0
+        inputs = getattr(self.dynamics, "inputs", None)
+        is_of_time = isinstance(inputs, (list, tuple)) and len(inputs) in (2, 3)
+        return len(inputs) if is_of_time else 0
+
+    def _check_signature(self):
+        signature = _signature(self.dynamics)
+        options = {"condition": None} if self.takes_condition else {}
+        try:
+            signature.bind("t", "y", **options)
+        except TypeError as error:
+            raise TypeError(
+                "`dynamics` must take two arguments, the time and the state, "
+                f"f(t, y). Received: dynamics={self.dynamics!r} with signature "
+                f"{signature}"
+            ) from error
+
+
+def _ids(variable):
+    """Returns the identities of a Keras variable and its copies on replicas."""
+    value = variable.value
+    return {id(value), *(id(copy) for copy in getattr(value, "values", ()))}
+
+
+def _holds(layer, owner):
+    return any(part is owner for part in flatten_layers(layer))
+
+
+def _signature(function):
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        # Some callables of C extensions do not tell.
+        return inspect.signature(lambda *args, **kwargs: None)
+
+
+def _names(function, name):
+    return name in _signature(function).parameters
+
+
+def _call_functional(model, options, t, y):
+    """Calls a Functional model, whose time may have a batch axis."""
+    options = dict(options)
+    rank = len(model.inputs[0].shape)
+    if rank > 0:
+        batch = tf.shape(tf.nest.flatten(y)[0])[0]
+        t = tf.reshape(t, [-1] + [1] * (rank - 1))
+        t = tf.broadcast_to(t, [batch] + [1] * (rank - 1))
+    inputs = [t, y]
+    if "condition" in options:
+        inputs.append(options.pop("condition"))
+    return model(inputs, **options)

@@ -1,0 +1,1 @@
+"""Continuous normalizing flows: the bijector and its model."""

@@ -1,0 +1,402 @@
+"""A continuous normalizing flow as a bijector."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import cache_util
+
+from keras_node import (
+    adjoints,
+    solvers,
+)
+from keras_node import regularizers as regularization
+from keras_node import trace as trace_estimators
+from keras_node.common import metrics
+from keras_node.dynamics import probe_noise
+from keras_node.dynamics.linearization import Linearization
+from keras_node.dynamics.vector_field import VectorField
+from keras_node.flows import (
+    building,
+    event_shapes,
+)
+from keras_node.flows.cache_epochs import Epochs
+from keras_node.integration.solve import solve
+from keras_node.regularizers import Penalties
+from keras_node.saving import configs
+from keras_node.solvers import time_grids
+from keras_node.trace import ExactTrace
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
+    """A continuous normalizing flow: `y` is where the flow takes `x`.
+
+    With `z(t0) = x` and `dz/dt = f(t, z)`, `forward(x) = z(t1)`, and along the
+    way
+
+        d log p(z(t))/dt = -tr(df/dz)
+
+    State and log-det are one solve. The inverse is the solve with the times
+    swapped, right for any `t0`, either direction of time and dynamics that
+    depend on time. Either is as exact as its steps: a density wants a solver
+    such as `Tsit5(rtol=1e-5)`, or many fixed steps.
+
+    As with every bijector of tfp, what was computed of a tensor is remembered
+    while the result is alive: `log_prob` of a sample costs no second solve.
+    Unlike with others, it is forgotten when a weight changes, and eagerly
+    under a new `tf.GradientTape`.
+
+    It is also a Keras layer, so that a layer or model whose attribute it is
+    tracks its weights, and shows its numbers of function evaluations as the
+    metrics `<name>_nfe` and `<name>_nfe_backward`. Weights are made at the
+    first call, if `dynamics` is not built.
+
+    Args:
+        dynamics: The vector field `f`, of one sample by itself: a Keras layer
+            or model of `y` or of `(t, y)`, or any callable `f(t, y)`. One
+            that also takes `condition` gets that of the call. The batch is
+            flattened to one axis for it. A method `divergence(t, y)` of it
+            gives the exact trace.
+        times: Tuple of two floats, `t0` and `t1`, in any unit. Default
+            `(0.0, 1.0)`. Times between, if any, do not matter.
+        solver: Solver identifier, see `keras_node.solvers.get`. Default
+            `"tsit5"`.
+        adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
+            `"auto"`.
+        trace: Trace estimator identifier, see `keras_node.trace.get`:
+            `"exact"` (default), `"hutchinson"` or `"hutch++"`.
+        event_ndims: Positive integer, how many of the last axes make an
+            event. Default 1.
+        validate_args: As of tfp's bijectors.
+        name: String, the name of the bijector, and of the layer.
+        regularizers: List of regularizers of the dynamics, see
+            `keras_node.regularizers.get`, which add losses and are metrics,
+            such as `<name>_kinetic_energy`. Default `None`.
+        evaluation_trace: Trace estimator identifier for calls with
+            `training=False`, such as those of `NormalizingFlow.evaluate` and
+            `predict`. Default `None`, for that of `trace`.
+
+    Call arguments:
+        x: Float tensor `(..., event)`.
+        condition: Float tensor `(..., features)`, its other axes broadcast
+            against the batch of `x`; for dynamics that take it. Keyword of
+            `forward`, `inverse` and their log-dets.
+        training: Boolean or `None`, passed to dynamics that take it; see
+            `evaluation_trace`. Keyword, as `condition`.
+
+    Raises:
+        ValueError: If an argument is out of its range, the derivative does
+            not match the state, or the condition does not fit the dynamics.
+        TypeError: If `dynamics` is not callable, or an event is not float.
+        tf.errors.InvalidArgumentError: If a solve fails and the solver has
+            `on_failure="raise"`.
+
+    Example:
+    >>> field = keras.Sequential(
+    ...     [keras.layers.Dense(16, "tanh"), keras.layers.Dense(2)]
+    ... )
+    >>> flow = tfp.distributions.TransformedDistribution(
+    ...     tfp.distributions.MultivariateNormalDiag(tf.zeros(2)),
+    ...     keras_node.CNFBijector(field),
+    ... )
+    >>> flow.log_prob(flow.sample(8)).shape
+    TensorShape([8])
+
+    Reference:
+    - [Chen et al., 2018, section 4](https://arxiv.org/abs/1806.07366)
+    """
+
+    # One solve gives value and log-det: the cache keeps both.
+    _cache = cache_util.BijectorCacheWithGreedyAttrs(
+        forward_name="_solve_forward", inverse_name="_solve_inverse"
+    )
+
+    def __init__(
+        self,
+        dynamics,
+        times=(0.0, 1.0),
+        solver="tsit5",
+        adjoint="auto",
+        trace="exact",
+        event_ndims=1,
+        validate_args=False,
+        name="cnf",
+        regularizers=None,
+        evaluation_trace=None,
+    ):
+        parameters = dict(locals())
+        event_shapes.check_event_ndims(event_ndims)
+        field = VectorField(dynamics, self)
+        field.refuse_stateful_layers()
+        keras.layers.Layer.__init__(self, name=name, autocast=False)
+        self._epochs = Epochs()
+        self._had_condition = False
+        tfp.bijectors.Bijector.__init__(
+            self,
+            forward_min_event_ndims=event_ndims,
+            validate_args=validate_args,
+            parameters=parameters,
+            name=name,
+        )
+        # A parent would build an unbuilt layer by a call of its own.
+        self.built = True
+        self._is_field_built = self._is_called = False
+        self._field_layers = []
+        self.dynamics = dynamics
+        self.field = field
+        self.times = time_grids.as_static_times(times)
+        self.solver = solvers.get(solver)
+        self.adjoint = adjoints.get(adjoint)
+        self.trace = trace_estimators.get(trace)
+        self.evaluation_trace = (
+            self.trace
+            if evaluation_trace is None
+            else trace_estimators.get(evaluation_trace)
+        )
+        self.event_ndims = event_ndims
+        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
+        self._nfe = keras.metrics.Mean(f"{name}_nfe")
+        self._nfe_backward = keras.metrics.Mean(f"{name}_nfe_backward")
+        self._drift = None
+        if adjoints.integrates_backwards(self.adjoint, self.solver):
+            self._drift = metrics.Largest(f"{name}_drift")
+        self._penalties = Penalties(regularizers, name)
+        self._penalty_metrics = self._penalties.metrics
+        self._show_weights()
+
+    @property
+    def name(self):
+        """The name, as bijector and as layer."""
+        return self._name
+
+    @name.setter
+    def name(self, name):
+        self._name = name
+
+    @property
+    def variables(self):
+        """All weights of the dynamics, as Keras variables."""
+        return keras.layers.Layer.variables.fget(self)
+
+    @property
+    def trainable_variables(self):
+        """The trainable weights of the dynamics, as Keras variables."""
+        return keras.layers.Layer.trainable_variables.fget(self)
+
+    def _get_parameterization(self):
+        # tfp's caches, a chain's included, know a bijector by a hash of this.
+        weights = [v for layer in self._weighted() for v in layer.variables]
+        return {**self.parameters, "epoch": self._epochs.current(weights)}
+
+    @property
+    def diagnostics(self):
+        """`keras_node.solvers.Diagnostics` of the last solve, or `None`.
+
+        Inside a `tf.function` they are tensors of that function: return them
+        from it to read them outside.
+        """
+        return self.__dict__.get("_diagnostics")
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        # None has a batch shape, for tfp to slice.
+        return {}
+
+    def _solve_forward(self, x, **options):
+        if building.is_active():
+            return self._build_for(x, **options)
+        with self._asking_for_condition(options.get("condition")):
+            y, log_det = self._solve(x, self.times, **options)
+        return y, {"fldj": log_det, "ildj": -log_det}
+
+    def _solve_inverse(self, y, **options):
+        if building.is_active():
+            return self._build_for(y, **options)
+        with self._asking_for_condition(options.get("condition")):
+            x, log_det = self._solve(y, self.times[::-1], **options)
+        return x, {"fldj": -log_det, "ildj": log_det}
+
+    @contextlib.contextmanager
+    def _asking_for_condition(self, condition):
+        """Names the condition where dynamics that had one fail without.
+
+        They may do without it; a layer that was built with it cannot.
+        """
+        try:
+            yield
+        except ValueError as error:
+            if condition is None and self._had_condition:
+                raise ValueError(
+                    "The dynamics need a `condition`, as in an earlier call: "
+                    "`bijector.forward(x, condition=c)`, or of a "
+                    '`NormalizingFlow` `log_prob(x, condition=c)` and `fit({"x"'
+                    ': x, "condition": c})`. '
+                    f"Received: dynamics={self.dynamics!r}, condition=None"
+                ) from error
+            raise
+        self._had_condition |= condition is not None
+
+    def _build_for(self, x, condition=None, training=None):
+        """Makes the weights, and returns what a solve of no time would."""
+        event_shapes.check_event(x, self.event_ndims)
+        self.field.check_condition(condition)
+        y = event_shapes.flatten_batch(x, self.event_ndims)
+        if condition is not None:
+            condition = event_shapes.flatten_condition(
+                condition, x, self.event_ndims
+            )
+        self._build_dynamics(y, condition)
+        self._had_condition |= condition is not None
+        batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
+        log_det = tf.zeros(batch, x.dtype)
+        return tf.identity(x), {"fldj": log_det, "ildj": log_det}
+
+    def _forward(self, x, **options):
+        return self._solve_forward(x, **options)[0]
+
+    def _inverse(self, y, **options):
+        return self._solve_inverse(y, **options)[0]
+
+    def _forward_log_det_jacobian(self, x, **kwargs):
+        attributes = self._cache.forward_attributes(x, **kwargs)
+        self._cache.forward(x, **kwargs)
+        return attributes["fldj"]
+
+    def _inverse_log_det_jacobian(self, y, **kwargs):
+        attributes = self._cache.inverse_attributes(y, **kwargs)
+        self._cache.inverse(y, **kwargs)
+        return attributes["ildj"]
+
+    def _solve(self, x, times, **options):
+        # As a layer's call, for its losses: those of the last call replace
+        # those of the one before, unless all are part of a model's call.
+        return keras.layers.Layer.__call__(self, x, times=times, **options)
+
+    def call(self, x, times, condition=None, training=None):
+        """Returns the state at the last time, and the log-det to it."""
+        event_shapes.check_event(x, self.event_ndims)
+        self.field.check_condition(condition)
+        batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
+        y = event_shapes.flatten_batch(x, self.event_ndims)
+        if condition is not None:
+            condition = event_shapes.flatten_condition(
+                condition, x, self.event_ndims
+            )
+        self._build_dynamics(y, condition)
+        results = solve(
+            self._ode_fn(y, condition, training),
+            (
+                y,
+                tf.reduce_sum(tf.zeros_like(y), list(range(1, y.shape.rank))),
+                self._penalties.zeros(y),
+            ),
+            (times[0], times[-1]),
+            self.solver,
+            self.adjoint,
+            on_backward=metrics.Report(metrics.update, self._nfe_backward),
+            on_drift=metrics.report_drift(self._drift),
+            num_controlled=2,
+            on_trace=self.field.note,
+        )
+        self._track_field()
+        if not self._is_called:
+            self._is_called = True
+            self.field.warn_of_untracked()
+        metrics.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
+        self.__dict__["_diagnostics"] = results.diagnostics
+        states = tf.nest.map_structure(lambda leaf: leaf[-1], results.states)
+        y, log_det, integrals = states
+        self._penalties.report(self, integrals)
+        y = tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape)
+        return y, tf.reshape(log_det, batch)
+
+    def _build_dynamics(self, y, condition):
+        if not self._is_field_built:
+            is_layer = isinstance(self.dynamics, keras.layers.Layer)
+            self.field.build(
+                time_grids.t_shape(self.solver),
+                # A function may look at the batch; a layer must not.
+                _symbolic(y, None if is_layer else y.shape[0]),
+                None if condition is None else _symbolic(condition),
+            )
+            self._is_field_built = True
+            self._track_field()
+        self._show_weights()
+
+    def _track_field(self):
+        """Takes the weights of networks that a callable holds for its own."""
+        layers = self.field.held_layers()
+        if [id(x) for x in layers] != [id(x) for x in self._field_layers]:
+            self._field_layers = layers
+            self._show_weights()
+
+    def _weighted(self):
+        """Returns the layers with the weights of the dynamics."""
+        is_layer = isinstance(self.dynamics, keras.layers.Layer)
+        return [self.dynamics] if is_layer else self._field_layers
+
+    def _show_weights(self):
+        """Lets `tf.Module` see the weights, which are Keras's.
+
+        A `Chain` or a distribution finds its variables by looking through the
+        attributes of the modules in it.
+        """
+        values = [v.value for x in self._weighted() for v in x.variables]
+        # While Keras builds a model symbolically, some have none yet.
+        self.__dict__["_tf_weights"] = tuple(
+            value for value in values if isinstance(value, tf.Variable)
+        )
+
+    def _ode_fn(self, y, condition, training):
+        """Returns the dynamics of state, log-det and penalties."""
+        trace = self.evaluation_trace if training is False else self.trace
+        ode_fn = self.field.bind(training, condition)
+        bits = None
+        if trace.is_random or self._penalties.needs_probes:
+            source = trace if trace.is_random else self._penalties
+            key = probe_noise.key_of(ode_fn, time_grids.t_shape(self.solver), y)
+            bits = probe_noise.freeze(source.sample_probes(y, key))
+
+        def augmented(t, state):
+            y = state[0]
+            linearization = Linearization(
+                ode_fn, t, y, probe_noise.thaw(bits, y)
+            )
+            divergence = None
+            if isinstance(trace, ExactTrace):
+                divergence = self.field.divergence(t, y, condition)
+            if divergence is None:
+                divergence = trace.divergence(linearization)
+            rates = self._penalties.rates(linearization)
+            return linearization.derivative, divergence, rates
+
+        return augmented
+
+    def get_config(self):
+        config = {
+            "dynamics": configs.serialize_dynamics(self.dynamics),
+            "times": self.times,
+            "solver": solvers.serialize(self.solver),
+            "adjoint": adjoints.serialize(self.adjoint),
+            "trace": trace_estimators.serialize(self.trace),
+            "event_ndims": self.event_ndims,
+            "validate_args": self.validate_args,
+            "name": self.name,
+            "regularizers": regularization.serialize(
+                self._penalties.regularizers
+            ),
+            "evaluation_trace": None
+            if self.evaluation_trace is self.trace
+            else trace_estimators.serialize(self.evaluation_trace),
+        }
+        return configs.stamp(config)
+
+    @classmethod
+    def from_config(cls, config):
+        return configs.from_config(cls, config, dynamics=configs.deserialize)
+
+
+def _symbolic(tensor, batch=None):
+    return keras.KerasTensor((batch, *tensor.shape[1:]), tensor.dtype.name)

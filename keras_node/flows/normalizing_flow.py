@@ -1,0 +1,400 @@
+"""A density that is trained as a Keras model."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node.common import (
+    tfp_variables,
+    unsupervised,
+)
+from keras_node.common.arguments import is_integer
+from keras_node.common.seeds import Seeds
+from keras_node.common.tensors import as_floats
+from keras_node.flows import (
+    building,
+    checks,
+    export,
+)
+from keras_node.flows.bijector_kwargs import (
+    call_options,
+    needs_condition,
+    takes_condition,
+)
+from keras_node.saving import (
+    configs,
+    tfp_objects,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class NormalizingFlow(keras.Model):
+    """A normalizing flow: a simple density, taken through a bijector.
+
+    With `z` drawn from the base distribution and `x = g(z)`,
+
+        log p(x) = log p_base(g^-1(x)) + log |det dg^-1/dx|
+
+    `fit(x)` maximises the likelihood of data, `fit_to_density` finds the
+    flow closest to a density that is known up to a factor. The loss of `fit`
+    is the mean of `-log p(x)`, in nats, and in training the penalties of the
+    flow's regularizers; `evaluate` gives the first alone, `predict` gives
+    `log p(x)` of each sample.
+
+    Every variable in the bijector and the distribution is trained, Keras's
+    and TensorFlow's, those of networks in functions of a bijector too. All
+    are made with the flow; where dynamics take a condition, by the first call
+    or by `flow.build({"x": (None, 2), "condition": (None, 3)})`, with the
+    sizes of the data.
+
+    Args:
+        bijector: A tfp bijector, such as `CNFBijector` or a `tfb.Chain` with
+            some in it, each `CNFBijector` with a name of its own.
+        base_distribution: A tfp distribution with the event of the bijector's
+            domain.
+        **kwargs: Other arguments of `keras.Model`.
+
+    Call arguments:
+        inputs: Float tensor `(batch, event)`; or, for a conditional density,
+            a dict `{"x": (batch, event), "condition": (batch, features)}`.
+            The same goes for `fit`, `evaluate` and `predict`.
+        training: Boolean, passed to the flows.
+
+    Output shape:
+        `(batch,)`, the log-density in nats.
+
+    Raises:
+        ValueError: If events of bijector and base do not fit, two flows
+            share a name, or a trainable variable appears after the first call.
+        TypeError: If `bijector` or `base_distribution` is not tfp's, or one
+            of them was given a `keras.Variable`.
+
+    Example:
+    >>> flow = keras_node.NormalizingFlow(
+    ...     keras_node.CNFBijector(keras_node.PlanarDynamics(8)),
+    ...     tfp.distributions.MultivariateNormalDiag(tf.zeros(2)),
+    ... )
+    >>> flow.compile(keras.optimizers.Adam(1e-2))
+    >>> history = flow.fit(tf.random.normal((64, 2)), epochs=1, verbose=0)
+    >>> flow.sample(5).shape
+    TensorShape([5, 2])
+
+    Reference:
+    - [Chen et al., 2018, section 4](https://arxiv.org/abs/1806.07366)
+    """
+
+    def __init__(self, bijector, base_distribution, **kwargs):
+        checks.check_types(bijector, base_distribution)
+        checks.check_events(bijector, base_distribution)
+        kwargs.setdefault("dtype", base_distribution.dtype.name)
+        super().__init__(**kwargs)
+        self.bijector = bijector
+        self.base_distribution = base_distribution
+        self.distribution = tfp.distributions.TransformedDistribution(
+            base_distribution, bijector
+        )
+        checks.check_variables(self.distribution)
+        # Keras tracks the layers in a list, not those inside a chain.
+        self._flows = tfp_variables.layers_of(self.distribution)
+        checks.check_names(self._flows)
+        self._networks = []
+        self._adopted = []
+        self._adopt()
+        self.condition_shape = None
+        self._seeds = Seeds()
+        self._target_log_prob = None
+        if not any(takes_condition(flow) for flow in self._flows):
+            self._make_weights(None)
+            self.built = True
+
+    def build(self, input_shape):
+        condition = None
+        if isinstance(input_shape, dict) and "condition" in input_shape:
+            self.condition_shape = tuple(input_shape["condition"])
+            # No tensor: of a graph it could not be used outside of it.
+            condition = np.zeros(
+                self.condition_shape[-1:],
+                self.distribution.dtype.as_numpy_dtype,
+            )
+        if not self.built:
+            self._make_weights(condition)
+        self.built = True
+
+    def _make_weights(self, condition):
+        options = call_options(self.bijector, condition, False)
+        read = building.make_weights(self.distribution, options)
+        self._adopt()
+        checks.warn_of_untracked(read, self.variables)
+
+    def _adopt(self):
+        """Tracks the weights that there are and were not tracked before."""
+        layers, variables = tfp_variables.find(self.distribution)
+        known = {id(layer) for layer in [*self._flows, *self._networks]}
+        self._networks.extend(
+            layer for layer in layers if id(layer) not in known
+        )
+        known = {id(variable.value) for variable in self._adopted}
+        self._adopted.extend(
+            tfp_variables.adopt(variable, trainable)
+            for variable, trainable in variables
+            if id(variable) not in known and id(variable.value) not in known
+        )
+
+    def load_weights(self, filepath, *args, **kwargs):
+        """Does what `keras.Model.load_weights` does.
+
+        A flow that was never called is built first, as one without a
+        condition; one with a condition is to be built before, by `build`.
+        """
+        if not needs_condition(self.bijector):
+            self._build_alone()
+        return super().load_weights(filepath, *args, **kwargs)
+
+    def _build_alone(self):
+        if not self.built:
+            self.build((None, *self.distribution.event_shape))
+
+    def fit(self, x=None, *args, **kwargs):
+        """Does what `keras.Model.fit` does, for `x` without targets."""
+        unsupervised.check_data(x)
+        unsupervised.refuse_weights(kwargs)
+        self._build_for(x)
+        return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Does what `keras.Model.evaluate` does, for `x` without targets."""
+        unsupervised.check_data(x)
+        unsupervised.refuse_weights(kwargs)
+        return super().evaluate(x, *args, **kwargs)
+
+    def _build_for(self, x):
+        """Makes all weights before callbacks begin.
+
+        Keras would in the first step, but a backup wants a model that is
+        built.
+        """
+        spec = unsupervised.spec_of(x)
+        if self.built or spec is None:
+            return
+        shapes = tf.nest.map_structure(lambda leaf: tuple(leaf.shape), spec)
+        if isinstance(spec, dict):
+            checks.check_keys(spec)
+        with self.distribute_strategy.scope():
+            self.build(shapes)
+
+    def call(self, inputs, training=None):
+        if training and self._target_log_prob is not None:
+            return self._gap(tf.shape(inputs)[0])
+        if not isinstance(inputs, dict):
+            return self._log_prob(inputs, None, training)
+        checks.check_keys(inputs)
+        return self._log_prob(inputs["x"], inputs["condition"], training)
+
+    def compute_output_shape(self, input_shape):
+        if isinstance(input_shape, dict):
+            input_shape = input_shape["x"]
+        return tuple(input_shape[:1])
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Returns the mean of `-y_pred`, in training with the penalties."""
+        if self.loss is not None:
+            raise ValueError(
+                "A `NormalizingFlow` has its own loss, the negative "
+                "log-likelihood: compile it without. "
+                f"Received: loss={self.loss!r}"
+            )
+        if y is not None:
+            raise ValueError(
+                "A `NormalizingFlow` takes no targets: `fit(x)`. What the "
+                'density depends on goes into `fit({"x": x, "condition": c})`.'
+                f" Received: targets {y}"
+            )
+        total = -tf.reduce_mean(y_pred)
+        if training and self.losses:
+            total += tf.add_n([tf.cast(v, total.dtype) for v in self.losses])
+        # Keras sums over replicas, each with its share of the batch.
+        return total / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def log_prob(self, x, condition=None):
+        """Returns the log-density in nats, `(...)`.
+
+        Args:
+            x: Float tensor `(..., event)`.
+            condition: Float tensor `(..., features)`, if the density has one.
+        """
+        return self._log_prob(x, condition, False)
+
+    def sample(self, sample_shape=(), condition=None, seed=None):
+        """Returns samples, `(*sample_shape, event)`.
+
+        Args:
+            sample_shape: Integer or tuple of them. Default `()`, one sample.
+            condition: Float tensor `(..., features)` that broadcasts against
+                the samples, if the density has one.
+            seed: Integer for the same samples again, or two of them, as in
+                tfp; `None` (default) for new ones.
+        """
+        checks.check_sample_shape(sample_shape)
+        checks.check_seed(seed)
+        if is_integer(seed):
+            seed = int(seed)  # tfp knows none of numpy's.
+        options = self._options(condition, False)
+        with building.refusing_new_weights():
+            return self.distribution.sample(
+                sample_shape, seed=seed, bijector_kwargs=options
+            )
+
+    def fit_to_density(
+        self,
+        target_log_prob,
+        batch_size=256,
+        epochs=1,
+        steps_per_epoch=100,
+        **kwargs,
+    ):
+        """Fits the flow to a density that is known up to a factor.
+
+        Minimises the reverse divergence `KL(q || p)`, with `q` the flow's
+        density and samples of it in each step; the loss is, in nats,
+
+            E_q[log q(x) - log p(x)]
+
+        which is the divergence less the logarithm of the factor.
+
+        Args:
+            target_log_prob: Callable of `x`, `(batch, event)`, that returns
+                `log p(x)`, `(batch,)`, up to a constant.
+            batch_size: Integer, samples in a step. Default 256.
+            epochs: Integer. Default 1.
+            steps_per_epoch: Integer. Default 100.
+            **kwargs: Other arguments of `fit`, without data.
+
+        Returns:
+            The `keras.callbacks.History` of `fit`.
+
+        Reference:
+        - [Rezende & Mohamed, 2015, section 6.1](https://arxiv.org/abs/1505.05770)
+        """
+        if not callable(target_log_prob):
+            raise TypeError(
+                "`target_log_prob` must be a function of x. "
+                f"Received: target_log_prob={target_log_prob!r}"
+            )
+        # Drawn anew in each step; of the data only the size is used, and, to
+        # build the model under a strategy, the shape.
+        shape = [batch_size, *self.distribution.event_shape]
+        samples = tf.data.Dataset.from_tensors(tf.zeros(shape))
+        self._target_log_prob = target_log_prob
+        # Keras keeps the function that it traced for another objective.
+        self.make_train_function(force=True)
+        try:
+            return self.fit(
+                samples.repeat(),
+                shuffle=False,
+                epochs=epochs,
+                steps_per_epoch=steps_per_epoch,
+                **kwargs,
+            )
+        finally:
+            self._target_log_prob = None
+            self.train_function = None
+
+    def export(self, path, options=None):
+        """Writes a SavedModel, which needs no `keras_node` to be served.
+
+        Its signatures, with any batch size:
+
+        - `log_prob(x)` gives `log_prob`, `(batch,)`, in nats;
+        - `sample(num_samples)` gives `x`, new samples in each call;
+        - `forward(z)` gives `x`, `inverse(x)` gives `z`.
+
+        A conditional flow's take a `condition`, `(batch, features)`, too.
+
+        Args:
+            path: String, the directory to write.
+            options: `tf.saved_model.SaveOptions`. Default `None`: TensorFlow's,
+                by which a loaded model has the adjoint's gradients.
+
+        Raises:
+            ValueError: If a conditional flow was never called, so that the
+                size of its condition is not known.
+        """
+        if self.condition_shape is None and needs_condition(self.bijector):
+            raise ValueError(
+                "A conditional flow must have been fitted or called on "
+                '{"x": ..., "condition": ...} before it is exported, which '
+                f"tells the size of its condition. Received: {self.name!r}, "
+                "not built"
+            )
+        self._build_alone()
+        export.write_flow(self, path, options)
+
+    def _options(self, condition, training):
+        if condition is not None:
+            condition = as_floats(
+                condition, "condition", self.distribution.dtype
+            )
+        options = call_options(self.bijector, condition, training)
+        if not self.built:
+            shape = (None, *self.distribution.event_shape)
+            if condition is not None:
+                shape = {"x": shape, "condition": tuple(condition.shape)}
+            self.build(shape)
+        return options
+
+    def _log_prob(self, x, condition, training):
+        # tfp would return what it remembers of a tensor, also of one whose
+        # sample was drawn before a step of training.
+        x = tf.identity(as_floats(x, "x", self.distribution.dtype))
+        options = self._options(condition, training)
+        with building.refusing_new_weights():
+            return self.distribution.log_prob(x, bijector_kwargs=options)
+
+    def _gap(self, count):
+        """Returns `log p(x) - log q(x)` of new samples from `q`."""
+        seed = tf.cast(self._seeds.next(), tf.int32)
+        replica = tf.distribute.get_replica_context()
+        seed += [0, replica.replica_id_in_sync_group if replica else 0]
+        options = self._options(None, True)
+        with building.refusing_new_weights():
+            z = self.base_distribution.sample(count, seed=seed)
+            x = self.bijector.forward(z, **options)
+            log_q = self.base_distribution.log_prob(z)
+            log_q -= self.bijector.forward_log_det_jacobian(
+                z, len(self.base_distribution.event_shape), **options
+            )
+        log_p = self._target_log_prob(x)
+        if log_p.shape != log_q.shape:
+            raise ValueError(
+                "`target_log_prob` must return one number for each sample. "
+                f"Received: shape {log_p.shape} for samples of {x.shape}"
+            )
+        return log_p - log_q
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            tfp_objects.serialize(
+                {
+                    "bijector": self.bijector,
+                    "base_distribution": self.base_distribution,
+                }
+            )
+        )
+        return configs.stamp(config)
+
+    @classmethod
+    def from_config(cls, config):
+        config = configs.read_version(cls, config)
+        # Together, as they may share objects.
+        parts = {
+            name: config[name]
+            for name in ("bijector", "base_distribution")
+            if name in config
+        }
+        with configs.reading(cls.__name__, parts):
+            parts = tfp_objects.deserialize(parts)
+        return configs.from_config(cls, {**config, **parts})

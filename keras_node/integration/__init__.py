@@ -1,0 +1,1 @@
+"""One differentiable solve, from dynamics and times to states."""

@@ -1,0 +1,204 @@
+"""Eager solves, run as graphs that are kept for the next ones."""
+
+import collections
+import threading
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node.adjoints import (
+    AutoAdjoint,
+    BacksolveAdjoint,
+    CheckpointAdjoint,
+    DirectAdjoint,
+)
+from keras_node.common import tapes
+from keras_node.dynamics.tracing import (
+    PythonField,
+    TracedField,
+)
+from keras_node.integration.fingerprint import signature_of
+from keras_node.saving.identifiers import Configurable
+from keras_node.solvers.solution import Solution
+
+# The most graphs to keep: one for each kind of solve that takes turns.
+_MAX_KEPT = 16
+# What is no argument of a graph, but of its making.
+_HANDLES = (tf.resource, tf.variant)
+# Of the package, which keep nothing of what they see.
+ADJOINTS = (
+    AutoAdjoint,
+    BacksolveAdjoint,
+    CheckpointAdjoint,
+    DirectAdjoint,
+)
+
+
+def solve(adjoint, problem):
+    """Does what `adjoint.solve(problem)` does; eagerly by a graph.
+
+    The graph is kept under the signature of the dynamics as they were traced
+    for this solve, so that it is never that of stale ones. One with a gradient
+    takes ten times as long to make as a short solve without: it is made when
+    the same solve comes for the second time. Under several tapes, or one that
+    is persistent, none is made.
+
+    Args:
+        adjoint: `Adjoint`.
+        problem: `Problem`.
+
+    Returns:
+        `Solution`; from a graph without steps and record.
+    """
+    # A replica's metrics are updated by its strategy, not within a graph.
+    is_graph = not tf.executing_eagerly() or tf.distribute.has_strategy()
+    if is_graph or isinstance(problem.field, PythonField):
+        return adjoint.solve(problem)
+    if type(adjoint) not in ADJOINTS:
+        return adjoint.solve(problem)
+    inputs = [problem.times, *problem.y, *problem.field.sources]
+    if tapes.may_want_higher_derivatives(inputs):
+        # TensorFlow would trace them all, before anybody asks for one.
+        return adjoint.solve(problem)
+    key = _key(adjoint, problem)
+    if key is None or (tapes.is_watched(inputs) and not _kept.note(key)):
+        return adjoint.solve(problem)
+    function = _kept.get(key, lambda: _graph_of(adjoint, problem))
+    states, diagnostics, internal = function(
+        problem.times, problem.y, _values(problem.field)
+    )
+    return Solution(states, diagnostics, internal)
+
+
+class _Kept:
+    """The graphs of the last solves, bounded in number."""
+
+    def __init__(self):
+        self._functions = collections.OrderedDict()
+        self._lock = threading.RLock()
+
+    def note(self, key):
+        """Takes note of a key; returns whether it was known before."""
+        with self._lock:
+            is_known = key in self._functions
+            self._put(key, self._functions.get(key))
+        return is_known
+
+    def get(self, key, make):
+        """Returns the function of a key, made if there is none."""
+        with self._lock:
+            function = self._functions.get(key) or make()
+            self._put(key, function)
+        return function
+
+    def _put(self, key, function):
+        self._functions[key] = function
+        self._functions.move_to_end(key)
+        while len(self._functions) > _MAX_KEPT:
+            self._functions.popitem(last=False)
+
+
+_kept = _Kept()
+
+
+def _graph_of(adjoint, problem):
+    """Returns the concrete function of a solve, which has its gradient."""
+    field = problem.field
+    function, variables = field.function, field.variables
+    is_source = field.is_source
+    handles = [c if c.dtype in _HANDLES else None for c in field.captures]
+    specs = tf.nest.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype),
+        [problem.times, problem.y, _values(field)],
+    )
+    # The caller may change its own before a gradient is traced.
+    adjoint = _copy_of(adjoint)
+    problem = problem._replace(
+        solver=_copy_of(problem.solver),
+        field=None,
+        times=None,
+        y=None,
+        is_whole_graph=True,
+    )
+
+    def run(times, y, values):
+        rest = iter(values)
+        captures = [next(rest) if h is None else h for h in handles]
+        field = TracedField(function, captures, variables, is_source)
+        result = adjoint.solve(problem._replace(field=field, times=times, y=y))
+        return result.states, result.diagnostics, result.internal
+
+    graph = tf.function(run, autograph=False)
+    return graph.get_concrete_function(*specs)
+
+
+def _copy_of(options):
+    """Returns an adjoint or solver with the same attributes.
+
+    A tolerance that is a variable stays one, which `copy.copy` would read.
+    """
+    copy = object.__new__(type(options))
+    for name, value in vars(options).items():
+        is_nested = isinstance(value, (tfp.math.ode.Solver, Configurable))
+        copy.__dict__[name] = _copy_of(value) if is_nested else value
+    return copy
+
+
+def _values(field):
+    return [c for c in field.captures if c.dtype not in _HANDLES]
+
+
+def _key(adjoint, problem):
+    """Returns what a graph depends on; `None` if that cannot be told."""
+    field = problem.field
+    signature = signature_of(field.function)
+    if signature is None:
+        return None
+    tensors = [problem.times, *problem.y, *field.captures]
+    specs = tuple((tuple(x.shape), x.dtype) for x in tensors)
+    handles = [id(c) for c in field.captures if c.dtype in _HANDLES]
+    return (
+        signature,
+        specs,
+        tuple(handles),
+        tuple(field.is_source),
+        problem.times_vary,
+        problem.num_controlled,
+        _identity(adjoint),
+        _identity(problem.solver),
+        _identity([problem.on_backward, problem.on_drift]),
+    )
+
+
+def _identity(value):
+    """Returns a hashable by which equal options are known."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(_identity(item) for item in value)
+    if isinstance(value, dict):
+        return tuple(
+            (name, _identity(item))
+            for name, item in sorted(value.items())
+            # Of tfp's own gradient, which is not taken.
+            if name != "_make_adjoint_solver_fn"
+        )
+    if isinstance(value, (tfp.math.ode.Solver, Configurable)):
+        return type(value), _identity(vars(value))
+    return _Same(value)
+
+
+class _Same:
+    """A hashable that equals only itself, and keeps its object alive."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def __eq__(self, other):
+        return isinstance(other, _Same) and self._value is other._value
+
+    def __hash__(self):
+        return id(self._value)

@@ -1,0 +1,210 @@
+"""One differentiable solve."""
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node import (
+    adjoints,
+    solvers,
+)
+from keras_node.adjoints.base import Problem
+from keras_node.common import tapes
+from keras_node.common.state import widen
+from keras_node.common.tensors import as_tensor
+from keras_node.dynamics import tracing
+from keras_node.dynamics.vector_field import VectorField
+from keras_node.integration import eager_solves
+from keras_node.solvers import failure, time_grids
+
+
+def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
+    """Solves an initial value problem, differentiably.
+
+    Solves `dy/dt = f(t, y)`, `y(times[0]) = initial_state`, and returns `y`
+    at each of `times`. The gradient flows to the initial state, to `times` if
+    it is a tensor, to every trainable variable that `dynamics` uses, and to
+    every float tensor that it closes over.
+
+    Python runs `dynamics` once for each solve, as in a `tf.function`: what it
+    reads then holds for the whole solve and its gradient. Eagerly, equal solves
+    share one graph from the second on. To debug, let Python run at each
+    evaluation: `tf.config.run_functions_eagerly(True)`.
+
+    Args:
+        dynamics: The vector field `f`: a callable `f(t, y)`; a Keras layer or
+            model of `(t, y)`, or of `y` alone. It returns the derivative, in
+            the structure, shapes and dtypes of the state. `t` is a scalar in
+            the dtype of the state, or `(batch,)` with per-sample steps.
+        initial_state: Float tensor or nested structure of them; half
+            precision is solved in float32.
+        times: 1-D floats in any unit, at least two, strictly increasing or
+            strictly decreasing; the first is the time of `initial_state`.
+            With per-sample clocks `(batch, T)`, each row in its own direction.
+        solver: Solver identifier, see `keras_node.solvers.get`. Default
+            `"tsit5"`.
+        adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
+            `"auto"`: exact gradients where the solver allows it.
+
+    Returns:
+        `tfp.math.ode.Results`: `times` in float64; `states`, time-major, one
+        entry for each of `times`, the first being the initial state;
+        `diagnostics` (`keras_node.solvers.Diagnostics`); and
+        `solver_internal_state`.
+
+    Raises:
+        ValueError: If `times` is not monotonic, the derivative does not match
+            the state, or adjoint and solver do not fit.
+        TypeError: If the state is not float, or `dynamics` is not callable.
+        tf.errors.InvalidArgumentError: If the solve fails and the solver has
+            `on_failure="raise"`, or if `times` known only when a graph runs
+            are not monotonic.
+
+    Example:
+    >>> y0 = tf.constant([1.0])
+    >>> results = keras_node.odeint(lambda t, y: -y, y0, times=(0.0, 1.0))
+    >>> float(results.states[-1, 0])  # exp(-1) = 0.3679
+    0.367...
+
+    Reference:
+    - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
+    """
+    ode_fn = VectorField(_converted(dynamics)).bind()
+    return solve(ode_fn, initial_state, times, solver, adjoint)
+
+
+def _converted(dynamics):
+    """Lets AutoGraph see a user's function, where it is on, but not ours."""
+    if isinstance(dynamics, keras.layers.Layer) or not callable(dynamics):
+        return dynamics
+    autograph = tf.__internal__.autograph
+    return autograph.tf_convert(
+        dynamics, autograph.control_status_ctx(), convert_by_default=False
+    )
+
+
+@tf.autograph.experimental.do_not_convert
+def solve(
+    ode_fn,
+    initial_state,
+    times,
+    solver="tsit5",
+    adjoint="auto",
+    on_backward=None,
+    on_drift=None,
+    on_trace=None,
+    num_controlled=None,
+    times_are_data=False,
+):
+    """Does what `odeint` says, for layers.
+
+    Args:
+        ode_fn: Callable `(t, state) -> derivative`.
+        on_backward: Callable of an integer tensor, called in each backward
+            pass with its number of function evaluations; or `None`.
+        on_drift: The same with the drift of backsolve; or `None`.
+        on_trace: Callable of the `TracedField`; or `None`.
+        num_controlled: How many leaves of the state, from the first, control
+            the error; `None` for all.
+        times_are_data: Whether `times` is a sorted tensor that needs no
+            gradient, and whose neighbours may be equal. Rows at the first
+            time, but for the first, are then unspecified where a clock does
+            not advance.
+    """
+    solver = solvers.get(solver)
+    adjoint = adjoints.get(adjoint)
+    initial_state = _as_state(initial_state)
+    leaves = tf.nest.flatten(initial_state)
+    _refuse_vectorized_map(solver, adjoint)
+    times_vary = tf.is_tensor(times) or isinstance(times, tf.Variable)
+    times = time_grids.as_clock(times, solver, leaves, times_are_data)
+    if times_are_data:
+        times = tf.stop_gradient(times)
+    if _is_debugged(solver, adjoint):
+        if tapes.are_recording():
+            adjoint = adjoints.DirectAdjoint()
+        field = tracing.PythonField(ode_fn, initial_state)
+    else:
+        field = tracing.trace(ode_fn, times.shape[1:], initial_state)
+        if on_trace is not None:
+            on_trace(field)
+        if field.uses_time:
+            time_grids.check_resolution(times, leaves[0].dtype)
+    result = eager_solves.solve(
+        adjoint,
+        Problem(
+            solver=solver,
+            field=field,
+            times=times,
+            y=widen(leaves),
+            times_vary=times_vary and not times_are_data,
+            on_backward=on_backward,
+            on_drift=on_drift,
+            num_controlled=num_controlled,
+        ),
+    )
+    states = failure.check(solver, result)
+    states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
+    return tfp.math.ode.Results(
+        times=times,
+        states=tf.nest.pack_sequence_as(initial_state, states),
+        diagnostics=result.diagnostics,
+        solver_internal_state=result.internal,
+    )
+
+
+def _refuse_vectorized_map(solver, adjoint):
+    """Raises where steps would be recorded under `tf.vectorized_map`.
+
+    Its elements would write to lists at places of their own, which TensorFlow
+    cannot vectorize. It traces its function under this name.
+    """
+    is_vectorized = "loop_body" in tf.get_current_name_scope().split("/")
+    is_adaptive = getattr(solver, "is_adaptive", False)
+    records = not isinstance(adjoint, adjoints.BacksolveAdjoint)
+    if is_vectorized and is_adaptive and records:
+        raise NotImplementedError(
+            "`tf.vectorized_map` cannot batch an adaptive solve whose steps "
+            "are recorded for the gradient. Solve the whole batch at once with "
+            "`per_sample_steps=True`, fix `step_size`, or use "
+            'adjoint="backsolve". Received: '
+            f"solver={type(solver).__name__}, adjoint={type(adjoint).__name__}"
+        )
+
+
+def _is_debugged(solver, adjoint):
+    """Whether Python is to run the dynamics at each evaluation."""
+    is_debugged = tf.executing_eagerly() and tf.config.functions_run_eagerly()
+    is_own = isinstance(solver, solvers.ExplicitRungeKutta)
+    # Another adjoint may measure a solve.
+    return is_debugged and is_own and type(adjoint) in eager_solves.ADJOINTS
+
+
+def _as_state(initial_state):
+    """Returns a state whose leaves are float tensors, at least one."""
+    state = tf.nest.map_structure(_as_float_tensor, initial_state)
+    if not tf.nest.flatten(state):
+        raise ValueError(
+            "`initial_state` must hold at least one tensor. "
+            f"Received: initial_state={initial_state!r}"
+        )
+    return state
+
+
+def _as_float_tensor(value):
+    expected = (
+        "a float tensor or a nested structure of them; write 1.0 instead of "
+        "1, or cast it"
+    )
+    tensor = as_tensor(value, "initial_state", expected)
+    if not tensor.dtype.is_floating:
+        raise TypeError(
+            f"`initial_state` must be {expected}. "
+            f"Received: initial_state of dtype {tensor.dtype.name}"
+        )
+    if tensor.shape.rank is None:
+        raise ValueError(
+            "`initial_state` must have a known rank; set it with "
+            f"`tf.ensure_shape`. Received: initial_state={tensor}"
+        )
+    return tensor

@@ -1,0 +1,1 @@
+"""The latent ODE: a generative model of irregular time series."""

@@ -1,0 +1,504 @@
+"""A generative model of irregular time series."""
+
+import typing
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_node import (
+    adjoints,
+    likelihoods,
+    solvers,
+)
+from keras_node.common import (
+    metrics,
+    replicas,
+    tfp_variables,
+)
+from keras_node.common.arguments import (
+    as_time,
+    is_positive,
+)
+from keras_node.common.state import solved_dtype
+from keras_node.common.tensors import as_count
+from keras_node.dynamics import probe_noise
+from keras_node.dynamics.vector_field import VectorField
+from keras_node.latent import components as parts
+from keras_node.latent import (
+    encoders,
+    export,
+    observation_checks,
+    observations,
+)
+from keras_node.latent.process import LatentProcess
+from keras_node.latent.variational import (
+    Terms,
+    VariationalModel,
+    data,
+)
+from keras_node.saving import (
+    configs,
+    tfp_objects,
+)
+
+
+class Reconstruction(typing.NamedTuple):
+    """What a model believes of time series, at any times.
+
+    Attributes:
+        mean: Float tensor `(batch, T, features)`, the mean of the samples.
+        lower: Float tensor of the same shape, where the credible band begins.
+        upper: Float tensor of the same shape, where it ends.
+        samples: Float tensor `(num_samples, batch, T, features)`, each the
+            mean observation along one latent trajectory.
+    """
+
+    mean: tf.Tensor
+    lower: tf.Tensor
+    upper: tf.Tensor
+    samples: tf.Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class LatentODE(VariationalModel):
+    """A latent ODE: irregular time series as a trajectory seen through noise.
+
+    Each series has a latent state at `initial_time`, inferred from all of its
+    observations, which the dynamics take to any time, before, between and
+    after them:
+
+        z0 ~ p(z0),  dz/dt = f(t, z),  x_i ~ p(x | decoder(z(t_i)))
+
+    `fit` maximises a lower bound of the likelihood, with the approximate
+    posterior `q(z0 | x)`, a normal distribution that the encoder gives:
+
+        log p(x) >= E_q[sum_i log p(x_i | z(t_i))] - KL(q(z0 | x) || p(z0))
+
+    **Data** are dicts of arrays, or a `tf.data.Dataset` of batches of them:
+
+    - `values`: floats `(batch, T, observation_dim)`.
+    - `times`: floats `(T,)`, the same for all samples, or `(batch, T)`, times
+      of each sample's own, at no more steps; ascending, equal ones allowed.
+    - `mask`: optional, `(batch, T)` or `(batch, T, observation_dim)`, true
+      where something was observed. Times and values elsewhere may be
+      anything, such as the padding of short series; default: the values that
+      are not NaN. A sample without observations has the prior, or the normal
+      distribution of its mean and deviation.
+    - `targets`: optional, a dict of the same three, what to predict instead
+      of the values themselves; for `predict` its `times` suffice.
+
+    `fit` shows the loss, which is the negative bound in nats per series, with
+    `log_likelihood`, its first part, `kl`, its second, the root mean square
+    error `rmse` of observed values, and `nfe` and `nfe_backward`, the numbers
+    of function evaluations. `predict` gives the mean of the observations
+    along the trajectory of the posterior's mean.
+
+    Args:
+        observation_dim: Integer, features of an observation; 0 for events
+            that have none.
+        latent_dim: Positive integer, size of the latent state.
+        encoder: `"rnn"` (default) or `"ode_rnn"`, see
+            `keras_node.recognition.get`; or a Keras layer that maps features
+            `(batch, T, 2 * observation_dim + 1)` (values, mask, time gap to
+            the observation before), with the Keras mask `(batch, T)`, to
+            `(batch, units)`, such as `keras.layers.GRU(25,
+            go_backwards=True)`.
+        dynamics: The vector field `f`, as for `ODELayer`. Default `None`, a
+            network of `z` with one hidden layer of 32 tanh units.
+        decoder: Keras layer of `(batch, latent_dim)`, whose output is what
+            the likelihood needs, for most `(batch, observation_dim)`. Default
+            `None`, a network with one hidden layer of 32 tanh units.
+        likelihood: Likelihood identifier, see `keras_node.likelihoods.get`:
+            `"normal"` (default), `"bernoulli"`, `"poisson"`, an object, or a
+            callable that makes a `tfd.Distribution` of the decoder's output.
+        prior: `tfd.Distribution` of `(latent_dim,)`. Default `None`, the
+            standard normal.
+        initial_time: Float, the time of `z0`, in the units of `times`; best
+            at the first observations, or shortly before. Default 0.0.
+        solver: Solver identifier, see `keras_node.solvers.get`. Default
+            `"tsit5"`.
+        adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
+            `"auto"`: exact gradients where the solver allows it.
+        posterior_head: Keras layer from the encoder's output to `(batch,
+            2 * latent_dim)`, the mean of `q(z0 | x)` and what softplus makes
+            its deviation of. Default `None`, a linear layer.
+        **kwargs: Other arguments of `keras.Model`.
+
+    Raises:
+        ValueError: If an argument is out of its range, a part does not fit
+            the others, or data have the wrong shapes or are not sorted.
+        TypeError: If an argument is of the wrong kind.
+        tf.errors.InvalidArgumentError: If a solve fails and the solver has
+            `on_failure="raise"`; also, where a graph cannot raise a
+            `ValueError`, for times that are not sorted.
+
+    Example:
+    >>> model = keras_node.LatentODE(observation_dim=2, latent_dim=4)
+    >>> model.compile("adam")
+    >>> times = np.linspace(0, 1, 5)
+    >>> data = {"values": np.zeros((8, 5, 2)), "times": times}
+    >>> history = model.fit(data, verbose=0)
+    >>> model.reconstruct(**data, target_times=[0.5, 2.0]).shape
+    TensorShape([8, 2, 2])
+
+    Reference:
+    - [Chen et al., 2018, section 5](https://arxiv.org/abs/1806.07366)
+    - [Rubanova et al., 2019](https://arxiv.org/abs/1907.03907)
+    """
+
+    def __init__(
+        self,
+        observation_dim,
+        latent_dim,
+        encoder="rnn",
+        dynamics=None,
+        decoder=None,
+        likelihood="normal",
+        prior=None,
+        initial_time=0.0,
+        solver="tsit5",
+        adjoint="auto",
+        posterior_head=None,
+        **kwargs,
+    ):
+        parts.check_dims(observation_dim, latent_dim)
+        super().__init__(observation_dim > 0, autocast=False, **kwargs)
+        policy = self.dtype_policy
+        # Half precision would not do for states and distributions.
+        dtype = solved_dtype(tf.as_dtype(self.compute_dtype))
+        self.observation_dim = int(observation_dim)
+        self.latent_dim = int(latent_dim)
+        self.encoder = encoders.get(encoder, policy)
+        self.dynamics = parts.given(dynamics, latent_dim, policy)
+        self._field = VectorField(self.dynamics, self)
+        self.likelihood = likelihoods.get(likelihood)
+        num_outputs = self.likelihood.num_outputs(self.observation_dim)
+        self.decoder = parts.given(decoder, num_outputs, policy)
+        parts.check_decoder(self.decoder)
+        if prior is None:
+            prior = parts.standard_normal(latent_dim, dtype)
+        self.prior = prior
+        parts.check_prior(self.prior, latent_dim, dtype)
+        self.initial_time = as_time(initial_time, "initial_time")
+        self._solver = solvers.get(solver)
+        self._adjoint = adjoints.get(adjoint)
+        self._choose_compilation()
+        if posterior_head is None:
+            posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
+        self._posterior_head = posterior_head
+        parts.check_posterior_head(posterior_head)
+        self._prior_layers = tfp_variables.layers_of(self.prior)
+        self._prior_variables = tfp_variables.adopted_variables(
+            self.prior, self._prior_layers
+        )
+        parts.check_window(self.likelihood.window, self.initial_time)
+        self._process.build(self.observation_dim)
+        self._field_layers = self._field.held_layers()
+        self._field.warn_of_untracked()
+        self.built = True
+
+    @property
+    def solver(self):
+        """The solver, which may be exchanged for another at any time."""
+        return self._solver
+
+    @solver.setter
+    def solver(self, solver):
+        self._solver = solvers.get(solver)
+        self._choose_compilation()
+
+    @property
+    def adjoint(self):
+        """The adjoint, which may be exchanged for another at any time."""
+        return self._adjoint
+
+    @adjoint.setter
+    def adjoint(self, adjoint):
+        self._adjoint = adjoints.get(adjoint)
+        self._choose_compilation()
+
+    def _choose_compilation(self):
+        self._drift = None
+        if adjoints.integrates_backwards(self.adjoint, self.solver):
+            self._drift = metrics.Largest("drift")
+        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
+        if self.compiled:
+            jit_compile = self._compile_options.get("jit_compile", "auto")
+            # Keras chooses anew where it finds none.
+            self.jit_compile = (
+                None
+                if jit_compile == "auto"
+                else jit_compile and self.supports_jit
+            )
+
+    @property
+    def posterior_head(self):
+        """The layer between encoder and posterior."""
+        return self._posterior_head
+
+    @property
+    def _process(self):
+        # Made anew each time: solver and adjoint may be exchanged.
+        return LatentProcess(
+            encoder=self.encoder,
+            posterior_head=self._posterior_head,
+            field=self._field,
+            decoder=self.decoder,
+            likelihood=self.likelihood,
+            prior=self.prior,
+            initial_time=self.initial_time,
+            solver=self.solver,
+            adjoint=self.adjoint,
+            nfe_backward=self._nfe_backward,
+            drift=self._drift,
+        )
+
+    def call(self, inputs, training=None):
+        observed = self._observe(inputs)
+        if inputs.get("targets") is not None:
+            times = observations.query_times(inputs["targets"])
+        else:
+            times = observations.own_times(inputs, observed)
+        z0 = self._process.posterior(observed, training).mean()
+        return self._process.means(z0[None], times, training)[0]
+
+    def encode(self, values=None, times=None, mask=None):
+        """Returns `q(z0 | x)`, a `tfd.Distribution` of `(batch, latent_dim)`.
+
+        Args:
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next two.
+            times: Floats, `(T,)` or `(batch, T)`.
+            mask: See the class. Default `None`.
+        """
+        observed = self._observe(data(values, times, mask))
+        return self._posterior(observed)
+
+    def reconstruct(
+        self,
+        values=None,
+        times=None,
+        mask=None,
+        target_times=None,
+        num_samples=None,
+        credible_mass=0.9,
+        seed=None,
+    ):
+        """Returns the mean of observations at any times.
+
+        Args:
+            values: Float tensor `(batch, T, observation_dim)`; or a dict of
+                data as for `fit`, then without the next two.
+            times: Floats, `(T,)` or `(batch, T)`.
+            mask: See the class. Default `None`.
+            target_times: Floats in ascending order, `(T,)` or `(batch, T)`,
+                in the units of `times`: before, between and after these.
+                Default `None`: those of the `targets` in a dict, or `times`,
+                with those of what is masked.
+            num_samples: Positive integer, to draw as many latent trajectories
+                from the posterior; or `None` (default) for the trajectory of
+                its mean.
+            credible_mass: Float in (0, 1), the share of the trajectories that
+                the band holds, at each time. Default 0.9.
+            seed: Integer for the same samples again, or `None` (default).
+
+        Returns:
+            Float tensor `(batch, T, features)`; with `num_samples`, a
+            `Reconstruction` of mean, lower and upper end of the band, and
+            samples. The features are those observed; for a point process,
+            the intensity and then the marks.
+        """
+        if num_samples is not None:
+            num_samples = as_count(num_samples, "num_samples")
+            _check_mass(credible_mass)
+        inputs = data(values, times, mask)
+        observed = self._observe(inputs)
+        targets = inputs.get("targets")
+        if target_times is not None:
+            targets = {"times": target_times}
+        if targets is None:
+            times = observations.own_times(inputs, observed)
+        else:
+            observations.check_keys(targets)
+            batch_size = observed.values.shape[0]
+            times = observations.query_times(targets, batch_size)
+        if num_samples is None:
+            return self.run(self._mean_reconstruction, observed, times)
+        samples = self.run(
+            self._sample_reconstructions,
+            observed,
+            times,
+            num_samples,
+            self.seed(seed),
+        )
+        tail = 50.0 * (1.0 - credible_mass)
+        lower, upper = tfp.stats.percentile(
+            samples, [tail, 100.0 - tail], axis=0, interpolation="linear"
+        )
+        mean = tf.reduce_mean(samples, axis=0)
+        return Reconstruction(mean, lower, upper, samples)
+
+    def generate(self, num_samples, times=None, seed=None):
+        """Returns time series of the prior, `(num_samples, T, features)`.
+
+        Each is the mean observation along a latent trajectory.
+
+        Args:
+            num_samples: Positive integer; or a dict of data as for `fit`,
+                then without `times`, for as many series at the same times.
+            times: Floats in ascending order, `(T,)`.
+            seed: Integer for the same samples again, or `None` (default).
+        """
+        if isinstance(num_samples, dict):
+            inputs = data(num_samples, times, None)
+            observed = self._observe(inputs)
+            num_samples = observed.values.shape[0]
+            if num_samples is None:
+                num_samples = tf.shape(observed.values)[0]
+            times = observations.own_times(inputs, observed)
+        else:
+            num_samples = as_count(num_samples, "num_samples")
+            times = observations.query_times({"times": times})
+        return self.run(self._generate, num_samples, times, self.seed(seed))
+
+    def export(self, path, options=None):
+        """Writes a SavedModel, which needs no `keras_node` to be served.
+
+        Its signatures, with any batch size and any number of times:
+
+        - `encode(values, times, mask)` gives `loc` and `scale` of the
+          posterior;
+        - `reconstruct(values, times, mask, target_times)` gives the `mean`;
+        - `generate(num_samples, times)` gives `samples`.
+
+        Args:
+            path: String, the directory to write.
+            options: `tf.saved_model.SaveOptions`. Default `None`: TensorFlow's,
+                by which a loaded model has the adjoint's gradients.
+        """
+        export.write_latent_ode(self, path, options)
+
+    def terms(self, inputs, num_samples, training=False, seed=None):
+        """Returns the `Terms` of the bound for a batch of data."""
+        observed = self._observe(inputs)
+        targets = self._targets(inputs, observed)
+        posterior = self._posterior(observed, training)
+        z0 = self._sample(posterior, num_samples, self.seed(seed))
+        explained = self._process.explain(z0, targets, training)
+        log_ratio = self.prior.log_prob(z0) - posterior.log_prob(z0)
+        # A point process has its intensity before them.
+        first = -self.observation_dim or explained.means.shape[-1]
+        means = tf.reduce_mean(explained.means[..., first:], axis=0)
+        return Terms(
+            log_likelihood=explained.log_likelihood,
+            log_ratio=log_ratio,
+            kl=self._process.kl(posterior, log_ratio),
+            values=targets.values,
+            mask=targets.mask,
+            means=means,
+            num_evaluations=explained.num_evaluations,
+        )
+
+    def prepare(self, x):
+        """Returns arrays as Keras can cut them; errors are told here."""
+        if isinstance(x, dict):
+            observed = self._observe(x)
+            targets = x.get("targets")
+            if targets is not None:
+                observations.check_keys(targets)
+                # To predict, the times will do.
+                if "values" in targets:
+                    self._targets(x, observed)
+        return observations.with_batch_axes(x)
+
+    def _observe(self, inputs):
+        return observations.observations_of(
+            inputs,
+            self.observation_dim,
+            self.initial_time,
+            self.prior.dtype,
+            self.likelihood.window,
+        )
+
+    def _targets(self, inputs, observed):
+        """Returns the `Observations` to explain: the targets, if there are."""
+        if inputs.get("targets") is None:
+            return observed
+        targets = self._observe(inputs["targets"])
+        observation_checks.check_targets(targets.values, observed.values)
+        return targets
+
+    def _posterior(self, observed, training=None):
+        parameters = self.run(
+            self._process.posterior_parameters,
+            observed,
+            training,
+            layers=[self.encoder, self._posterior_head, *self._prior_layers],
+        )
+        return tfp.distributions.MultivariateNormalDiag(*parameters)
+
+    def _mean_reconstruction(self, observed, times):
+        z0 = self._posterior(observed).mean()
+        return self._process.means(z0[None], times)[0]
+
+    def _sample_reconstructions(self, observed, times, num_samples, seed):
+        posterior = self._posterior(observed)
+        z0 = self._sample(posterior, num_samples, seed)
+        return self._process.means(z0, times)
+
+    def _sample(self, posterior, num_samples, seed):
+        """Returns samples of `z0`, `(num_samples, batch, latent_dim)`."""
+        loc, dtype = posterior.mean(), posterior.dtype
+
+        def draw(size, seed):
+            shape = [size, num_samples, self.latent_dim]
+            return probe_noise.normal(shape, seed, dtype)
+
+        draws = replicas.sample(draw, tf.shape(loc)[0], seed)
+        return loc + posterior.stddev() * tf.transpose(draws, [1, 0, 2])
+
+    def _generate(self, num_samples, times, seed):
+        z0 = replicas.sample(self.prior.sample, num_samples, seed)
+        return self._process.means(z0[None], times)[0]
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "observation_dim": self.observation_dim,
+                "latent_dim": self.latent_dim,
+                "encoder": keras.saving.serialize_keras_object(self.encoder),
+                "dynamics": configs.serialize_dynamics(self.dynamics),
+                "decoder": keras.saving.serialize_keras_object(self.decoder),
+                "likelihood": likelihoods.serialize(self.likelihood),
+                "prior": tfp_objects.serialize(self.prior),
+                "initial_time": self.initial_time,
+                "solver": solvers.serialize(self.solver),
+                "adjoint": adjoints.serialize(self.adjoint),
+                # As it is: quantized, perhaps, or with LoRA.
+                "posterior_head": keras.saving.serialize_keras_object(
+                    self.posterior_head
+                ),
+            }
+        )
+        return configs.stamp(config)
+
+    @classmethod
+    def from_config(cls, config):
+        return configs.from_config(
+            cls,
+            config,
+            dynamics=configs.deserialize,
+            decoder=configs.deserialize,
+            posterior_head=configs.deserialize,
+            prior=tfp_objects.deserialize,
+        )
+
+
+def _check_mass(credible_mass):
+    if not is_positive(credible_mass) or not credible_mass < 1:
+        raise ValueError(
+            "`credible_mass` must be a float between 0 and 1, the share of "
+            f"trajectories in the band. Received: {credible_mass=}"
+        )

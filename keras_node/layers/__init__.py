@@ -1,0 +1,1 @@
+"""Keras layers that solve, and those to build dynamics with."""

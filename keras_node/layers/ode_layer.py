@@ -1,0 +1,250 @@
+"""A layer whose depth is continuous."""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_node import (
+    adjoints,
+    solvers,
+)
+from keras_node import regularizers as regularization
+from keras_node.common import metrics
+from keras_node.common.arguments import as_boolean
+from keras_node.common.tensors import as_floats
+from keras_node.dynamics.vector_field import VectorField
+from keras_node.integration.solve import solve
+from keras_node.regularizers import Penalties
+from keras_node.saving import configs
+from keras_node.solvers import time_grids
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class ODELayer(keras.layers.Layer):
+    """A residual network with infinitely many layers: an ODE.
+
+    The input is the state `y(t0)`, the output `y(t1)`, with
+
+        dy/dt = f(t, y)
+
+    `f`, the dynamics, being a layer or model of your own. The gradient
+    flows to the input, the weights of `f`, tensors that `f` closes over, and
+    `times` passed in the call.
+
+    The numbers of function evaluations of the forward and the backward pass
+    (NFE) are metrics, `<layer name>_nfe` and `<layer name>_nfe_backward`:
+    `fit` shows them and `history` keeps them. With a clock for each sample
+    the forward one is a mean over the batch; the backward pass goes through
+    the steps of all samples at once, as often as the slowest needs it. With
+    `adjoint="backsolve"` its largest drift is `<layer name>_drift`.
+
+    Args:
+        dynamics: The vector field `f`: a Keras layer or model of `y`; one of
+            `(t, y)`, among them a Functional model with inputs `[t, y]`; or
+            any callable `f(t, y)`, which must be registered to be saved. It
+            returns a tensor (or structure) like `y`. See also `ConcatTime`.
+        times: Tuple of at least two floats, in any unit, strictly increasing
+            or decreasing. The input is the state at the first. Default
+            `(0.0, 1.0)`.
+        solver: Solver identifier, see `keras_node.solvers.get`. Default
+            `"tsit5"`; tolerances are arguments of the solver, such as
+            `Tsit5(rtol=1e-5)`.
+        adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
+            `"auto"`: exact gradients where the solver allows it.
+        return_sequences: Boolean, whether to return the state at each of the
+            times or at the last one alone. Default `False`.
+        regularizers: List of regularizers of the dynamics, see
+            `keras_node.regularizers.get`, which add losses and are metrics,
+            such as `<layer name>_kinetic_energy`. Default `None`.
+        **kwargs: Other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, ...)`, or a nested structure.
+        times: Floats that override the argument of the constructor: of shape
+            `(T,)`, or, a clock for each sample, `(batch, T)`. Each sample then
+            has its own steps, whose number does not grow with the number of
+            different times in the batch.
+        training: Boolean, passed to dynamics that take it.
+
+    Output shape:
+        That of the input; with `return_sequences=True`,
+        `(batch, len(times), ...)`.
+
+    Raises:
+        ValueError: If an argument is out of its range; when the layer is
+            built, if the derivative does not match the state, or if the
+            dynamics hold BatchNormalization, Dropout or the like.
+        TypeError: If `dynamics` is not callable, or the input holds something
+            else than numbers.
+        tf.errors.InvalidArgumentError: If a solve fails and the solver has
+            `on_failure="raise"`.
+
+    Example:
+    >>> field = keras.Sequential(
+    ...     [keras.layers.Dense(16, "tanh"), keras.layers.Dense(4)]
+    ... )
+    >>> model = keras.Sequential(
+    ...     [keras_node.ODELayer(field), keras.layers.Dense(1)]
+    ... )
+    >>> model(tf.zeros((8, 4))).shape
+    TensorShape([8, 1])
+
+    Reference:
+    - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
+    """
+
+    def __init__(
+        self,
+        dynamics,
+        times=(0.0, 1.0),
+        solver="tsit5",
+        adjoint="auto",
+        return_sequences=False,
+        regularizers=None,
+        **kwargs,
+    ):
+        # Half precision would not tell one of the call's `times` from the
+        # next: `call` casts the state, and the state alone.
+        super().__init__(autocast=False, **kwargs)
+        self._field = VectorField(dynamics, self)
+        self.dynamics = dynamics
+        self.times = time_grids.as_static_times(times)
+        self.solver = solvers.get(solver)
+        self.adjoint = adjoints.get(adjoint)
+        self.return_sequences = as_boolean(return_sequences, "return_sequences")
+        self.supports_masking = True
+        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
+        self._nfe = keras.metrics.Mean(f"{self.name}_nfe")
+        self._nfe_backward = keras.metrics.Mean(f"{self.name}_nfe_backward")
+        self._drift = None
+        if adjoints.integrates_backwards(self.adjoint, self.solver):
+            self._drift = metrics.Largest(f"{self.name}_drift")
+        self._penalties = Penalties(regularizers, self.name)
+        self._penalty_metrics = self._penalties.metrics
+
+    def build(self, inputs_shape=None, times_shape=None):
+        t_shape = time_grids.t_shape(self.solver, times_shape)
+        state = keras.tree.map_shape_structure(
+            functools.partial(_symbolic, dtype=self.compute_dtype),
+            inputs_shape,
+        )
+        _check_leaves(state)
+        self._field.build(t_shape, state)
+        # A callable may hold networks: theirs are weights of this layer.
+        self._field_layers = self._field.held_layers()
+        self._field.warn_of_untracked()
+
+    def call(self, inputs, times=None, training=None, mask=None):
+        _check_leaves(inputs)
+        state = tf.nest.map_structure(
+            lambda leaf: as_floats(leaf, "inputs", self.compute_dtype), inputs
+        )
+        ode_fn = self._field.bind(training)
+        t_shape = time_grids.t_shape(self.solver, np.shape(times))
+        results = solve(
+            self._penalties.extend(ode_fn, t_shape, state),
+            (state, self._penalties.zeros(state)),
+            self.times if times is None else times,
+            self.solver,
+            self.adjoint,
+            on_backward=metrics.Report(metrics.update, self._nfe_backward),
+            on_drift=metrics.report_drift(self._drift),
+            num_controlled=len(tf.nest.flatten(state)),
+        )
+        states, integrals = results.states
+        self._penalties.report(self, [leaf[-1] for leaf in integrals])
+        metrics.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
+        if not self.return_sequences:
+            return tf.nest.map_structure(lambda leaf: leaf[-1], states)
+        outputs = tf.nest.map_structure(_batch_major, states)
+        if mask is not None and times is not None:
+            _set_mask(outputs, mask, results.times.shape[0])
+        return outputs
+
+    def compute_output_shape(self, inputs_shape, times_shape=None):
+        if not self.return_sequences:
+            return inputs_shape
+        num_times = len(self.times) if times_shape is None else times_shape[-1]
+        return keras.tree.map_shape_structure(
+            lambda shape: (shape[0], num_times, *shape[1:]), inputs_shape
+        )
+
+    def compute_output_spec(self, inputs, times=None, training=None, mask=None):
+        shapes = keras.tree.map_structure(lambda leaf: leaf.shape, inputs)
+        times_shape = None
+        if times is not None:
+            times_shape = getattr(times, "shape", None) or np.shape(times)
+        return keras.tree.map_shape_structure(
+            lambda shape: keras.KerasTensor(shape, self.compute_dtype),
+            self.compute_output_shape(shapes, times_shape),
+        )
+
+    def compute_mask(self, inputs, previous_mask):
+        if previous_mask is None or not self.return_sequences:
+            return previous_mask
+        return _repeat(previous_mask, len(self.times))
+
+    def get_config(self):
+        config = super().get_config()
+        # Not an argument of this layer.
+        config.pop("autocast", None)
+        config.update(
+            {
+                "dynamics": configs.serialize_dynamics(self.dynamics),
+                "times": self.times,
+                "solver": solvers.serialize(self.solver),
+                "adjoint": adjoints.serialize(self.adjoint),
+                "return_sequences": self.return_sequences,
+                "regularizers": regularization.serialize(
+                    self._penalties.regularizers
+                ),
+            }
+        )
+        return configs.stamp(config)
+
+    @classmethod
+    def from_config(cls, config):
+        return configs.from_config(cls, config, dynamics=configs.deserialize)
+
+
+def _symbolic(shape, dtype):
+    # Keras has no shape of what is no tensor.
+    return None if shape is None else keras.KerasTensor(shape, dtype)
+
+
+def _check_leaves(inputs):
+    leaves = tf.nest.flatten(inputs)
+    if not leaves or any(leaf is None for leaf in leaves):
+        raise ValueError(
+            "`inputs` must be a float tensor with a batch axis, or a nested "
+            f"structure of them. Received: inputs={inputs!r}"
+        )
+
+
+def _repeat(mask, num_times):
+    return keras.tree.map_structure(
+        lambda leaf: (
+            leaf
+            if leaf is None
+            else keras.ops.repeat(leaf[:, None], num_times, axis=1)
+        ),
+        mask,
+        none_is_leaf=True,
+    )
+
+
+def _set_mask(outputs, mask, num_times):
+    """Sets the mask of outputs at the call's times.
+
+    `compute_mask` does not get to know them; Keras keeps a mask that is there.
+    """
+    masks = tf.nest.flatten(_repeat(mask, num_times))
+    for leaf, leaf_mask in zip(tf.nest.flatten(outputs), masks, strict=True):
+        leaf._keras_mask = leaf_mask
+
+
+def _batch_major(leaf):
+    axes = [1, 0, *range(2, leaf.shape.rank)]
+    return tf.transpose(leaf, axes)

@@ -1,0 +1,1 @@
+"""Configs, identifiers and SavedModels: what outlives the process."""

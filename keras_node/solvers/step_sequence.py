@@ -1,0 +1,205 @@
+"""The steps of a solve, as differentiable functions of the requested times.
+
+A step size controller is no part of the function that a network learns, so
+gradients do not flow through it: each step keeps its fractions of the interval
+that it divides, and moves with the ends of that interval.
+"""
+
+import typing
+
+import tensorflow as tf
+
+from keras_node.common import xla
+from keras_node.solvers import dense_output
+
+
+class AdaptiveSteps(typing.NamedTuple):
+    """Steps that a controller chose, recorded; they divide the whole solve.
+
+    Attributes:
+        num_steps: Integer scalar.
+        t: `TensorArray` of float64 lanes, where each step starts.
+        dt: The same of its signed size; 0 in lanes that did not advance.
+        output_steps: Integer lanes for each requested time: the step that
+            reached it, or -1; `None` if only the end was requested.
+    """
+
+    num_steps: tf.Tensor
+    t: tf.TensorArray
+    dt: tf.TensorArray
+    output_steps: tf.Tensor
+
+    # Requested times lie within steps.
+    lands_on_outputs = False
+
+    def at(self, n, times):
+        """Returns `(t, dt)` of step `n`, differentiable in `times`."""
+        return _move(self.t.read(n), self.dt.read(n), times)
+
+    def at_each(self, numbers, times):
+        """Returns `(t, dt)` of time-major step numbers with lanes."""
+        t, dt = [
+            dense_output.rows_of(array.stack(), numbers)
+            for array in (self.t, self.dt)
+        ]
+        return _move(t, dt, times)
+
+    def frozen(self):
+        """Returns the same steps, cut off from the solve that chose them.
+
+        Autodiff would follow the arrays back into that solve, to multiply
+        what may not be finite there by zeros.
+        """
+        t, dt = [
+            array.unstack(tf.stop_gradient(array.stack()))
+            for array in (self.t, self.dt)
+        ]
+        return self._replace(t=t, dt=dt)
+
+    def capacity(self):
+        """Returns the size of an array that holds something of each step.
+
+        XLA must know it before the solve: the most steps there can be.
+        """
+        return self.t.size() if xla.in_xla() else self.num_steps
+
+
+def _move(t, dt, times):
+    """Lets a step move with the interval; the values stay as they are."""
+    length = times[-1] - times[0]
+    fixed_start = tf.stop_gradient(times[0])
+    # A lane may have nowhere to go, and then has no steps to move.
+    stretch = tf.math.divide_no_nan(length, tf.stop_gradient(length))
+    moved = times[0] + (t - fixed_start) * stretch
+    stretched = dt * stretch
+    return (
+        t + (moved - tf.stop_gradient(moved)),
+        dt + (stretched - tf.stop_gradient(stretched)),
+    )
+
+
+class FixedSteps(typing.NamedTuple):
+    """Steps of equal size within each interval between requested times.
+
+    Attributes:
+        num_steps: Integer scalar.
+        ends: `(T - 1,)` integers, steps taken when an interval is done.
+        counts: `(T - 1,)` integers, steps in each interval; none in one of
+            no length.
+    """
+
+    num_steps: tf.Tensor
+    ends: tf.Tensor
+    counts: tf.Tensor
+
+    # The last step of an interval ends at a requested time.
+    lands_on_outputs = True
+
+    @classmethod
+    def divide(cls, times, step_size):
+        """Divides each interval into steps no longer than `step_size`.
+
+        Args:
+            times: Time-major float64 times, with lanes.
+            step_size: Positive float, or `None` for one step each.
+        """
+        lengths = tf.abs(times[1:] - times[:-1])
+        lane_axes = list(range(1, lengths.shape.rank))
+        # Without lanes there is no longest one, and no step.
+        lengths = tf.maximum(tf.reduce_max(lengths, axis=lane_axes), 0.0)
+        if step_size is None:
+            steps = tf.sign(lengths)
+        else:
+            # A length of 3 * 0.1 is 0.30000000000000004 and needs 3 steps.
+            steps = tf.math.ceil(lengths / step_size * (1 - 1e-9))
+        # Beyond int32 every solve has run out of steps anyway.
+        counts = tf.cast(tf.minimum(steps, 1e9), tf.int32)
+        ends = tf.cumsum(tf.cast(counts, tf.int64))
+        ends = tf.cast(tf.minimum(ends, tf.int32.max), tf.int32)
+        return cls(num_steps=ends[-1], ends=ends, counts=counts)
+
+    def interval(self, n):
+        """Returns the number of the interval that step `n` belongs to."""
+        return tf.reduce_sum(tf.cast(self.ends <= n, tf.int32))
+
+    def at(self, n, times):
+        """Returns `(t, dt)` of step `n`, differentiable in `times`."""
+        # Without any step there is a first one all the same, of no length.
+        i = tf.minimum(self.interval(n), tf.shape(self.ends)[0] - 1)
+        left, right = tf.gather(times, i), tf.gather(times, i + 1)
+        count = tf.gather(self.counts, i)
+        done = n - (tf.gather(self.ends, i) - count)
+        dt = (right - left) / tf.cast(tf.maximum(count, 1), tf.float64)
+        return left + tf.cast(done, tf.float64) * dt, dt
+
+    def sources(self):
+        """Returns, for each requested time, the row of the first equal one.
+
+        An interval of no length has no step to land at its end.
+        """
+        first = tf.searchsorted(self.ends, self.ends) + 1
+        rows = tf.where(self.ends > 0, first, 0)
+        return tf.concat([[0], rows], axis=0)
+
+    def landing(self, n):
+        """Returns the row of the requested time at the end of step `n`.
+
+        Where there is none, the number of requested times: one past the last.
+        """
+        i = self.interval(n)
+        lands = tf.equal(tf.gather(self.ends, i), n + 1)
+        return tf.where(lands, i + 1, tf.shape(self.ends)[0] + 1)
+
+
+class StepRecorder:
+    """Keeps the times and sizes of the accepted steps, and no state.
+
+    A recorder's `start` makes the value that a solve carries along, `record`
+    adds a step to it, and `steps` reads the steps out of it.
+    """
+
+    class Record(typing.NamedTuple):
+        """The number of steps, and where each starts and how long it is."""
+
+        num_steps: tf.Tensor
+        t: tf.TensorArray
+        dt: tf.TensorArray
+
+    def __init__(self, max_num_steps):
+        self._max_num_steps = max_num_steps
+
+    def start(self, t, y, f):
+        """Returns an empty record for lanes like `t`."""
+        t_array, dt_array = [
+            tf.TensorArray(
+                tf.float64,
+                size=self._max_num_steps,
+                element_shape=t.shape,
+                clear_after_read=False,
+            )
+            for _ in range(2)
+        ]
+        # A solve without steps must tell the lanes of an array, too.
+        return StepRecorder.Record(
+            num_steps=tf.constant(0),
+            t=t_array.write(0, t),
+            dt=dt_array.write(0, tf.zeros_like(t)),
+        )
+
+    def record(self, record, advanced, t, dt, y, f):
+        """Adds a step from `(t, y)`; it stays if any lane `advanced`.
+
+        A step that was rejected in every lane is overwritten by the next.
+        """
+        n = record.num_steps
+        return record._replace(
+            num_steps=n + tf.cast(tf.reduce_any(advanced), tf.int32),
+            t=record.t.write(n, t),
+            dt=record.dt.write(n, tf.where(advanced, dt, 0.0)),
+        )
+
+    def steps(self, record, output_steps):
+        """Returns the recorded `AdaptiveSteps`."""
+        return AdaptiveSteps(
+            record.num_steps, record.t, record.dt, output_steps
+        )
