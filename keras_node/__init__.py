@@ -23,10 +23,7 @@ from keras_node.latent.latent_ode import LatentODE  # noqa: E402
 from keras_node.layers.augment import Augment  # noqa: E402
 from keras_node.layers.ode_layer import ODELayer  # noqa: E402
 from keras_node.layers.planar import PlanarDynamics  # noqa: E402
-from keras_node.layers.time_wrappers import (  # noqa: E402
-    ConcatTime,
-    IgnoreTime,
-)
+from keras_node.layers.time_wrappers import ConcatTime, IgnoreTime  # noqa: E402
 from keras_node.version import __version__  # noqa: E402
 
 __all__ = [

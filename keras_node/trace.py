@@ -3,10 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_node.common.arguments import (
-    as_positive_integer,
-    check_among,
-)
+from keras_node.common.arguments import as_positive_integer, check_among
 from keras_node.dynamics import probe_noise
 from keras_node.saving import identifiers
 

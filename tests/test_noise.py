@@ -5,11 +5,11 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from keras_node.dynamics import probe_noise
+from keras_node.common import random_numbers
 
 
 def test_normal_noise_is_distributed_as_it_should_be():
-    draws = probe_noise.normal([20_000], tf.constant([1, 2]), tf.float64)
+    draws = random_numbers.normal([20_000], tf.constant([1, 2]), tf.float64)
     assert scipy.stats.kstest(draws, "norm").pvalue > 0.01
     assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.03
 
@@ -17,15 +17,15 @@ def test_normal_noise_is_distributed_as_it_should_be():
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
 def test_normal_noise_of_half_precision_is_that_of_single(dtype):
     shape, seed = [1_000], tf.constant([1, 2])
-    expected = probe_noise.normal(shape, seed, tf.float32)
-    actual = tf.cast(probe_noise.normal(shape, seed, dtype), tf.float32)
+    expected = random_numbers.normal(shape, seed, tf.float32)
+    actual = tf.cast(random_numbers.normal(shape, seed, dtype), tf.float32)
     np.testing.assert_allclose(actual, expected, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 def test_normal_noise_is_the_same_in_every_mode_of_execution(dtype):
     def draw(size, seed):
-        return probe_noise.normal([size, 3], seed, dtype)
+        return random_numbers.normal([size, 3], seed, dtype)
 
     arguments = tf.constant(40), tf.constant([1, 2])
     eager = draw(*arguments)

@@ -6,11 +6,7 @@ import tensorflow as tf
 
 from keras_node import trace
 from keras_node.dynamics.linearization import Linearization
-from keras_node.trace import (
-    ExactTrace,
-    Hutchinson,
-    HutchPlusPlus,
-)
+from keras_node.trace import ExactTrace, Hutchinson, HutchPlusPlus
 
 _MATRIX = np.random.default_rng(0).normal(size=(4, 4))
 _TRACE = float(np.trace(_MATRIX))

@@ -16,7 +16,7 @@ import tensorflow_probability as tfp
 
 import keras_node
 from keras_node import solvers
-from keras_node.common import replicas
+from keras_node.common import random_numbers
 from keras_node.dynamics import probe_noise
 
 STEPS, BATCH_SIZE = 10, 8
@@ -182,7 +182,7 @@ def draw(strategy, sizes):
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
         y = tf.zeros([sizes[index], 1])
         probes = probe_noise.sample_like(y, 1, "gaussian", 1, tf.constant(2))[0]
-        return probes, replicas.sample(
+        return probes, random_numbers.sample(
             lambda size, seed: tf.random.stateless_normal([size, 1], seed),
             sizes[index],
             tf.constant([1, 2]),

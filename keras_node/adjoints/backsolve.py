@@ -6,9 +6,8 @@ import keras
 import tensorflow as tf
 
 from keras_node import solvers
-from keras_node.adjoints.base import (
-    Adjoint,
-    Gradients,
+from keras_node.adjoints.base import Adjoint, Gradients
+from keras_node.adjoints.custom_gradient import (
     custom_gradient_solve,
     dense,
     zeros_like_sources,

@@ -3,13 +3,9 @@
 import keras
 import tensorflow as tf
 
-from keras_node.adjoints.base import (
-    Adjoint,
-    reported,
-    solve_unrecorded,
-)
-from keras_node.adjoints.requirements import require_own_solver
-from keras_node.common import tapes
+from keras_node.adjoints.base import Adjoint, require_own_solver
+from keras_node.adjoints.custom_gradient import reported, solve_unrecorded
+from keras_node.common import tf_internals
 from keras_node.solvers import solution
 from keras_node.solvers.replay import replay
 from keras_node.solvers.step_sequence import StepRecorder
@@ -113,7 +109,7 @@ def _report_backward(problem, states, num_evaluations):
     if problem.on_backward is None:
         return states
 
-    @tapes.custom_gradient
+    @tf_internals.custom_gradient
     def identity(*leaves):
         graph = tf.compat.v1.get_default_graph()
 

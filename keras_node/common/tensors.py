@@ -4,10 +4,7 @@ import reprlib
 
 import tensorflow as tf
 
-from keras_node.common.arguments import (
-    as_int32,
-    as_positive_integer,
-)
+from keras_node.common.arguments import as_int32, as_positive_integer
 
 # What TensorFlow, Keras and numpy raise for what is no tensor.
 _REFUSALS = (

@@ -9,10 +9,7 @@ import tensorflow as tf
 
 from keras_node import adjoints
 from keras_node.common import solving_layers
-from keras_node.diagnostics import (
-    evaluation,
-    metered_adjoints,
-)
+from keras_node.diagnostics import evaluation, metered_adjoints
 from keras_node.diagnostics.metered_adjoints import Drift
 from keras_node.diagnostics.table import number, paragraph, percent, table
 from keras_node.solvers import ExplicitRungeKutta

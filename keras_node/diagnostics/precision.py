@@ -7,10 +7,7 @@ import warnings
 
 from keras_node import adjoints
 from keras_node.common import solving_layers
-from keras_node.diagnostics import (
-    evaluation,
-    solver_sweep,
-)
+from keras_node.diagnostics import evaluation, solver_sweep
 from keras_node.diagnostics.table import number, paragraph, percent, table
 from keras_node.solvers import Dopri8, get
 

@@ -6,10 +6,7 @@ import typing
 import tensorflow as tf
 
 from keras_node.common import solving_layers
-from keras_node.diagnostics import (
-    evaluation,
-    metered_adjoints,
-)
+from keras_node.diagnostics import evaluation, metered_adjoints
 from keras_node.solvers import BDF, DormandPrince, ExplicitRungeKutta
 
 

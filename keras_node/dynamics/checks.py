@@ -4,10 +4,7 @@ import tensorflow as tf
 
 from keras_node.common.state import solved_dtype
 from keras_node.common.tensors import as_tensor
-from keras_node.dynamics.variable_reads import (
-    READS,
-    handle_of,
-)
+from keras_node.dynamics.variable_reads import READS, handle_of
 
 
 def check_derivative(derivative, state):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_node.common import tapes
+from keras_node.common import tf_internals
 
 # From this size on a tensor is large.
 _LARGE = 1000
@@ -48,7 +48,7 @@ def may_need_gradient(tensor):
     """
     if not is_differentiable(tensor):
         return False
-    if tapes.is_watched([tensor]):
+    if tf_internals.is_watched([tensor]):
         return True
     return not tf.executing_eagerly() and not _is_constant(tensor)
 

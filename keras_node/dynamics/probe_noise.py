@@ -7,12 +7,10 @@ while the weights stay, and each step of training sees new noise.
 
 import random
 
-import numpy as np
 import tensorflow as tf
 
-from keras_node.common import replicas
+from keras_node.common import random_numbers
 from keras_node.common.arguments import as_int32
-from keras_node.common.state import solved_dtype
 from keras_node.dynamics import tracing
 
 DISTRIBUTIONS = ("rademacher", "gaussian")
@@ -57,47 +55,18 @@ def sample_like(y, count, distribution, seed, key):
         key: Integer tensor, mixed into the seed.
     """
     size = tf.shape(y)[0]
-    shape = [[count, replicas.num_rows(size)], tf.shape(y)[1:]]
+    shape = [[count, random_numbers.num_rows(size)], tf.shape(y)[1:]]
     shape = tf.concat(shape, axis=0)
     seed = tf.stack([tf.constant(seed, tf.int32), key])
     if distribution == "gaussian":
-        noise = normal(shape, seed, y.dtype)
+        noise = random_numbers.normal(shape, seed, y.dtype)
     else:
         bits = tf.random.stateless_uniform(
             shape, seed, maxval=2, dtype=tf.int32, minval=0, alg="philox"
         )
         noise = tf.cast(2 * bits - 1, y.dtype)
-    noise = replicas.own_rows(noise, size, axis=1)
+    noise = random_numbers.own_rows(noise, size, axis=1)
     return tf.ensure_shape(noise, [count, *y.shape])
-
-
-def normal(shape, seed, dtype):
-    """Returns standard normal noise, the same ones under XLA.
-
-    Of TensorFlow's random numbers XLA makes the integers alike, but neither
-    the uniform nor the normal ones; two integers of 24 bits make a normal
-    one, none of which exceeds 5.9.
-
-    Args:
-        shape: Integer tensor.
-        seed: Integer tensor of shape `(2,)`.
-        dtype: Float dtype.
-
-    Reference:
-    - [Box & Muller, 1958](https://doi.org/10.1214/aoms/1177706645)
-    """
-    bits = tf.random.stateless_uniform(
-        tf.concat([[2], shape], axis=0),
-        seed,
-        minval=0,
-        maxval=2**24,
-        dtype=tf.int32,
-        alg="philox",
-    )
-    bits = tf.cast(bits, solved_dtype(tf.as_dtype(dtype)))
-    u, v = tf.unstack((bits + 0.5) / 2**24)
-    draws = tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * np.pi * v)
-    return tf.cast(draws, dtype)
 
 
 def freeze(probes):

@@ -6,10 +6,7 @@ import threading
 import tensorflow as tf
 
 from keras_node.common.held_layers import reachable_layers
-from keras_node.common.state import (
-    flat_ode_fn,
-    solved_dtype,
-)
+from keras_node.common.state import flat_ode_fn, solved_dtype
 from keras_node.dynamics import checks
 from keras_node.dynamics.gradient_sources import (
     is_differentiable,

@@ -4,7 +4,7 @@ import contextlib
 
 import tensorflow as tf
 
-from keras_node.common import tapes
+from keras_node.common import tf_internals
 from keras_node.dynamics import gradient_sources
 
 # What leaves a variable as it is; an inner function may not.
@@ -85,7 +85,7 @@ class VariableReads:
         """
         if self._is_eager or not gradient_sources.is_large(capture):
             return False
-        if tapes.is_watched([capture]):
+        if tf_internals.is_watched([capture]):
             return False
         return not tf.is_symbolic_tensor(capture) or self._is_untrained(capture)
 

@@ -7,23 +7,17 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
-from keras_node import (
-    adjoints,
-    solvers,
-)
+from keras_node import adjoints, solvers
 from keras_node import regularizers as regularization
 from keras_node import trace as trace_estimators
 from keras_node.common import metrics
 from keras_node.dynamics import probe_noise
 from keras_node.dynamics.linearization import Linearization
 from keras_node.dynamics.vector_field import VectorField
-from keras_node.flows import (
-    building,
-    event_shapes,
-)
+from keras_node.flows import building, event_shapes
 from keras_node.flows.cache_epochs import Epochs
 from keras_node.integration.solve import solve
-from keras_node.regularizers import Penalties
+from keras_node.layers.penalties import Penalties
 from keras_node.saving import configs
 from keras_node.solvers import time_grids
 from keras_node.trace import ExactTrace

@@ -5,27 +5,17 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.common import (
-    tfp_variables,
-    unsupervised,
-)
+from keras_node.common import tfp_variables, unsupervised
 from keras_node.common.arguments import is_integer
-from keras_node.common.seeds import Seeds
+from keras_node.common.random_numbers import Seeds
 from keras_node.common.tensors import as_floats
-from keras_node.flows import (
-    building,
-    checks,
-    export,
-)
+from keras_node.flows import building, checks, export
 from keras_node.flows.bijector_kwargs import (
     call_options,
     needs_condition,
     takes_condition,
 )
-from keras_node.saving import (
-    configs,
-    tfp_objects,
-)
+from keras_node.saving import configs, tfp_objects
 
 
 @keras.saving.register_keras_serializable(package="keras_node")

@@ -13,11 +13,8 @@ from keras_node.adjoints import (
     CheckpointAdjoint,
     DirectAdjoint,
 )
-from keras_node.common import tapes
-from keras_node.dynamics.tracing import (
-    PythonField,
-    TracedField,
-)
+from keras_node.common import tf_internals
+from keras_node.dynamics.tracing import PythonField, TracedField
 from keras_node.integration.fingerprint import signature_of
 from keras_node.saving.identifiers import Configurable
 from keras_node.solvers.solution import Solution
@@ -58,11 +55,11 @@ def solve(adjoint, problem):
     if type(adjoint) not in ADJOINTS:
         return adjoint.solve(problem)
     inputs = [problem.times, *problem.y, *problem.field.sources]
-    if tapes.may_want_higher_derivatives(inputs):
+    if tf_internals.may_want_higher_derivatives(inputs):
         # TensorFlow would trace them all, before anybody asks for one.
         return adjoint.solve(problem)
     key = _key(adjoint, problem)
-    if key is None or (tapes.is_watched(inputs) and not _kept.note(key)):
+    if key is None or (tf_internals.is_watched(inputs) and not _kept.note(key)):
         return adjoint.solve(problem)
     function = _kept.get(key, lambda: _graph_of(adjoint, problem))
     states, diagnostics, internal = function(

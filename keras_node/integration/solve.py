@@ -4,12 +4,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node import (
-    adjoints,
-    solvers,
-)
+from keras_node import adjoints, solvers
 from keras_node.adjoints.base import Problem
-from keras_node.common import tapes
+from keras_node.common import tf_internals
 from keras_node.common.state import widen
 from keras_node.common.tensors import as_tensor
 from keras_node.dynamics import tracing
@@ -121,7 +118,7 @@ def solve(
     if times_are_data:
         times = tf.stop_gradient(times)
     if _is_debugged(solver, adjoint):
-        if tapes.are_recording():
+        if tf_internals.are_recording():
             adjoint = adjoints.DirectAdjoint()
         field = tracing.PythonField(ode_fn, initial_state)
     else:

@@ -6,10 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.common.arguments import (
-    is_integer,
-    is_positive_integer,
-)
+from keras_node.common.arguments import is_integer, is_positive_integer
 
 
 def given(layer, units, dtype):

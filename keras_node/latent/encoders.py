@@ -2,17 +2,11 @@
 
 import keras
 
-from keras_node import (
-    adjoints,
-    solvers,
-)
+from keras_node import adjoints, solvers
 from keras_node.common.arguments import as_positive_integer
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration.solve import solve
-from keras_node.saving import (
-    configs,
-    identifiers,
-)
+from keras_node.saving import configs, identifiers
 from keras_node.solvers import time_grids
 
 

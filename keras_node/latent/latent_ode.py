@@ -6,41 +6,24 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node import (
-    adjoints,
-    likelihoods,
-    solvers,
-)
-from keras_node.common import (
-    metrics,
-    replicas,
-    tfp_variables,
-)
-from keras_node.common.arguments import (
-    as_time,
-    is_positive,
-)
+from keras_node import adjoints, likelihoods, solvers
+from keras_node.common import metrics, random_numbers, tfp_variables
+from keras_node.common.arguments import as_time, is_positive
 from keras_node.common.state import solved_dtype
 from keras_node.common.tensors import as_count
-from keras_node.dynamics import probe_noise
 from keras_node.dynamics.vector_field import VectorField
-from keras_node.latent import components as parts
 from keras_node.latent import (
+    batch_axes,
     encoders,
     export,
-    observation_checks,
     observations,
+    requested_times,
+    series_checks,
 )
+from keras_node.latent import components as parts
 from keras_node.latent.process import LatentProcess
-from keras_node.latent.variational import (
-    Terms,
-    VariationalModel,
-    data,
-)
-from keras_node.saving import (
-    configs,
-    tfp_objects,
-)
+from keras_node.latent.variational import Terms, VariationalModel, data
+from keras_node.saving import configs, tfp_objects
 
 
 class Reconstruction(typing.NamedTuple):
@@ -257,9 +240,9 @@ class LatentODE(VariationalModel):
     def call(self, inputs, training=None):
         observed = self._observe(inputs)
         if inputs.get("targets") is not None:
-            times = observations.query_times(inputs["targets"])
+            times = requested_times.query_times(inputs["targets"])
         else:
-            times = observations.own_times(inputs, observed)
+            times = requested_times.own_times(inputs, observed)
         z0 = self._process.posterior(observed, training).mean()
         return self._process.means(z0[None], times, training)[0]
 
@@ -318,11 +301,11 @@ class LatentODE(VariationalModel):
         if target_times is not None:
             targets = {"times": target_times}
         if targets is None:
-            times = observations.own_times(inputs, observed)
+            times = requested_times.own_times(inputs, observed)
         else:
             observations.check_keys(targets)
             batch_size = observed.values.shape[0]
-            times = observations.query_times(targets, batch_size)
+            times = requested_times.query_times(targets, batch_size)
         if num_samples is None:
             return self.run(self._mean_reconstruction, observed, times)
         samples = self.run(
@@ -356,10 +339,10 @@ class LatentODE(VariationalModel):
             num_samples = observed.values.shape[0]
             if num_samples is None:
                 num_samples = tf.shape(observed.values)[0]
-            times = observations.own_times(inputs, observed)
+            times = requested_times.own_times(inputs, observed)
         else:
             num_samples = as_count(num_samples, "num_samples")
-            times = observations.query_times({"times": times})
+            times = requested_times.query_times({"times": times})
         return self.run(self._generate, num_samples, times, self.seed(seed))
 
     def export(self, path, options=None):
@@ -410,7 +393,7 @@ class LatentODE(VariationalModel):
                 # To predict, the times will do.
                 if "values" in targets:
                     self._targets(x, observed)
-        return observations.with_batch_axes(x)
+        return batch_axes.with_batch_axes(x)
 
     def _observe(self, inputs):
         return observations.observations_of(
@@ -426,7 +409,7 @@ class LatentODE(VariationalModel):
         if inputs.get("targets") is None:
             return observed
         targets = self._observe(inputs["targets"])
-        observation_checks.check_targets(targets.values, observed.values)
+        series_checks.check_targets(targets.values, observed.values)
         return targets
 
     def _posterior(self, observed, training=None):
@@ -453,13 +436,13 @@ class LatentODE(VariationalModel):
 
         def draw(size, seed):
             shape = [size, num_samples, self.latent_dim]
-            return probe_noise.normal(shape, seed, dtype)
+            return random_numbers.normal(shape, seed, dtype)
 
-        draws = replicas.sample(draw, tf.shape(loc)[0], seed)
+        draws = random_numbers.sample(draw, tf.shape(loc)[0], seed)
         return loc + posterior.stddev() * tf.transpose(draws, [1, 0, 2])
 
     def _generate(self, num_samples, times, seed):
-        z0 = replicas.sample(self.prior.sample, num_samples, seed)
+        z0 = random_numbers.sample(self.prior.sample, num_samples, seed)
         return self._process.means(z0[None], times)[0]
 
     def get_config(self):

@@ -2,18 +2,14 @@
 
 import typing
 
-import numpy as np
 import tensorflow as tf
 
-from keras_node.common.tensors import (
-    as_floats,
-    as_tensor,
-)
-from keras_node.latent import observation_checks
+from keras_node.common.tensors import as_floats, as_tensor
+from keras_node.latent import series_checks
 
 _KEYS = ("values", "times", "mask", "targets")
 # Times of the whole batch, with a batch axis for Keras to cut batches.
-_SHARED = "shared_times"
+SHARED = "shared_times"
 
 
 class Observations(typing.NamedTuple):
@@ -75,133 +71,38 @@ def observations_of(inputs, observation_dim, initial_time, dtype, window=None):
         tf.errors.InvalidArgumentError: In a graph, for the latter.
     """
     check_keys(inputs)
-    times, is_shared = _times_in(inputs)
+    times, is_shared = times_in(inputs)
     values = _values_of(inputs, times, observation_dim, dtype)
     mask = inputs.get("mask")
     if mask is not None:
         mask = as_tensor(mask, "mask", "booleans, or what makes a tensor of it")
-    observation_checks.check_shapes(values, times, mask)
+    series_checks.check_shapes(values, times, mask)
     mask, observed = _masks_of(mask, values)
     # A time that all share is needed if anyone's value is observed then.
     needed = tf.reduce_any(observed, axis=0) if is_shared else observed
     filled = _fill(tf.cast(times, tf.float64), needed, initial_time)
     checks = [
-        observation_checks.check_sorted(times, filled),
-        observation_checks.check_finite(values, mask),
+        series_checks.check_sorted(times, filled),
+        series_checks.check_finite(values, mask),
     ]
     if window is not None:
-        checks.append(observation_checks.check_inside(window, times, needed))
+        checks.append(series_checks.check_inside(window, times, needed))
         filled = tf.clip_by_value(filled, *window)
     with tf.control_dependencies(checks):
         values = tf.where(mask, values, tf.zeros_like(values))
     return Observations(values, filled, mask, observed)
 
 
-def query_times(inputs, batch_size=None):
-    """Returns times to predict at, float64 and sorted, `(T,)` or `(batch, T)`.
-
-    Args:
-        inputs: Dict with `times`.
-        batch_size: Integer, the number of rows, or `None` (default).
-
-    Raises:
-        ValueError: If they are not 1-D or one row for each sample, or not
-            sorted.
-    """
-    times, is_shared = _times_in(inputs)
-    if times.shape[-1] == 0 or not (
-        is_shared or times.shape[:1].is_compatible_with([batch_size])
-    ):
-        raise ValueError(
-            "The times to predict at must be of shape (T,), or of shape "
-            "(batch, T) with a row for each sample, T being at least 1. "
-            f"Received: times of shape {times.shape}"
-        )
-    if not is_shared and batch_size is not None:
-        times = tf.ensure_shape(times, [batch_size, None])
-    times = tf.cast(times, tf.float64)
-    with tf.control_dependencies(
-        [observation_checks.check_sorted(times, times)]
-    ):
-        return tf.identity(times)
-
-
-def own_times(inputs, observed):
-    """Returns the times as given, also where nothing is observed.
-
-    To predict what is hidden. A time that is out of order there, such as
-    padding, is replaced by the one before it.
-
-    Args:
-        inputs: Dict, the model's input.
-        observed: The `Observations` in it.
-    """
-    times = tf.cast(_times_in(inputs)[0], tf.float64)
-    needed = observed.observed
-    if times.shape.rank == 1:
-        needed = tf.reduce_any(needed, axis=0)
-    # Nothing may come after the next one that is observed.
-    later = tf.where(needed, times, np.inf)
-    limits = _running(tf.minimum, tf.reverse(later, [-1]))
-    in_order = tf.math.is_finite(times) & (times <= tf.reverse(limits, [-1]))
-    running = _running(tf.maximum, tf.where(in_order, times, -np.inf))
-    return tf.where(tf.math.is_finite(running), running, observed.times)
-
-
-def _running(function, times):
-    """Returns the running maximum, or minimum, along the last axis."""
-    time_major = times if times.shape.rank == 1 else tf.transpose(times)
-    running = tf.scan(function, time_major)
-    return running if times.shape.rank == 1 else tf.transpose(running)
-
-
-def with_batch_axes(inputs, batch_size=None):
-    """Gives every array a batch axis, for Keras to cut batches.
-
-    Times of shape `(T,)` become `shared_times` of shape `(batch, T)`, which
-    `observations_of` takes for what they were; a mask gets the axes of the
-    values, as a model would not see the second of two kinds.
-
-    Args:
-        inputs: Dict of arrays; anything else is returned as it is.
-        batch_size: Integer, if neither values nor mask tell it.
-    """
-    if not isinstance(inputs, dict) or "times" not in inputs:
-        return inputs
-    inputs = {k: v for k, v in inputs.items() if v is not None}
-    for key in {"values", "mask", "times"} & set(inputs):
-        inputs[key] = np.asarray(inputs[key])
-    for key in {"values", "mask"} & set(inputs):
-        batch_size = len(inputs[key])
-    if "targets" in inputs:
-        inputs["targets"] = with_batch_axes(inputs["targets"], batch_size)
-    has_values = "values" in inputs and inputs["values"].shape[-1] > 0
-    if has_values and "mask" in inputs and inputs["mask"].ndim == 2:
-        inputs["mask"] = np.broadcast_to(
-            inputs["mask"][..., None], inputs["values"].shape
-        )
-    observation_checks.check_digits(inputs["times"], inputs.get("mask"))
-    if inputs["times"].ndim == 1:
-        times = inputs.pop("times")
-        if batch_size is None:
-            raise ValueError(
-                "`times` of shape (T,) need `values` or a `mask`, to tell the "
-                f"number of samples. Received: times of shape {times.shape}"
-            )
-        inputs[_SHARED] = np.broadcast_to(times, (batch_size, len(times)))
-    return inputs
-
-
 def check_keys(inputs):
     """Raises `ValueError` unless it is a dict of times and what goes along."""
     is_dict = isinstance(inputs, dict)
-    if not is_dict or not {"times", _SHARED} & set(inputs):
+    if not is_dict or not {"times", SHARED} & set(inputs):
         raise ValueError(
             'The input must be a dict {"values": ..., "times": ..., "mask": '
             "...}, the mask being optional. "
             f"Received: {_keys_of(inputs)}"
         )
-    unknown = set(inputs) - {*_KEYS, _SHARED}
+    unknown = set(inputs) - {*_KEYS, SHARED}
     if unknown:
         raise ValueError(
             f"The input must be a dict with keys among {list(_KEYS)}. "
@@ -215,10 +116,10 @@ def _keys_of(inputs):
     return f"an input of type {type(inputs).__name__}"
 
 
-def _times_in(inputs):
+def times_in(inputs):
     """Returns float times and whether the batch shares them."""
-    if _SHARED in inputs:
-        return _as_times(inputs[_SHARED])[0], True
+    if SHARED in inputs:
+        return _as_times(inputs[SHARED])[0], True
     times = _as_times(inputs["times"])
     return times, times.shape.rank == 1
 

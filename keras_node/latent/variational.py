@@ -6,20 +6,14 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.common import (
-    metrics,
-    unsupervised,
-)
+from keras_node.common import metrics, unsupervised
 from keras_node.common.arguments import (
     as_int32,
     as_positive_integer,
     is_nonnegative,
 )
-from keras_node.common.seeds import Seeds
-from keras_node.common.tensors import (
-    as_count,
-    is_integer_tensor,
-)
+from keras_node.common.random_numbers import Seeds
+from keras_node.common.tensors import as_count, is_integer_tensor
 from keras_node.integration.kept_graphs import KeptGraphs
 
 

@@ -6,17 +6,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_node import (
-    adjoints,
-    solvers,
-)
+from keras_node import adjoints, solvers
 from keras_node import regularizers as regularization
 from keras_node.common import metrics
 from keras_node.common.arguments import as_boolean
 from keras_node.common.tensors import as_floats
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration.solve import solve
-from keras_node.regularizers import Penalties
+from keras_node.layers.penalties import Penalties
 from keras_node.saving import configs
 from keras_node.solvers import time_grids
 

@@ -2,10 +2,7 @@
 
 import keras
 
-from keras_node.common.arguments import (
-    as_boolean,
-    as_positive_integer,
-)
+from keras_node.common.arguments import as_boolean, as_positive_integer
 from keras_node.saving import configs
 
 

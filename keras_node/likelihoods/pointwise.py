@@ -4,14 +4,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.common.arguments import (
-    is_positive,
-)
+from keras_node.common.arguments import is_positive
 from keras_node.likelihoods.base import Likelihood, masked_sum
-from keras_node.saving import (
-    configs,
-    identifiers,
-)
+from keras_node.saving import configs, identifiers
 
 
 @keras.saving.register_keras_serializable(package="keras_node")

@@ -9,11 +9,7 @@ from keras_node.common.arguments import (
     check_common,
     check_step_size_factors,
 )
-from keras_node.common.state import (
-    as_float64,
-    flat_ode_fn,
-    widen,
-)
+from keras_node.common.state import as_float64, flat_ode_fn, widen
 from keras_node.saving import configs
 from keras_node.solvers import failure, solution
 from keras_node.solvers.own_adjoint import OwnAdjointSolver, as_number

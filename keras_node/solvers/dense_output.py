@@ -4,11 +4,8 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.common import xla
-from keras_node.solvers import (
-    solution,
-    step,
-)
+from keras_node.common import tf_internals
+from keras_node.solvers import solution, step
 
 # The most requested times of one pass, to bound the memory that it takes.
 _BLOCK_SIZE = 16
@@ -169,7 +166,7 @@ def block(row, stride, holds):
     Returns:
         Time-major `(rows, wanted)`.
     """
-    size = 1 if xla.in_xla() else _BLOCK_SIZE
+    size = 1 if tf_internals.in_xla() else _BLOCK_SIZE
     offsets = tf.reshape(tf.range(size), [-1] + [1] * row.shape.rank)
     rows = row + stride * offsets
     wanted = holds(rows)

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.common import xla
+from keras_node.common import tf_internals
 from keras_node.solvers import solution
 
 _STIFF = (
@@ -107,7 +107,7 @@ def can_raise():
 
     XLA drops assertions, but would compile what they print.
     """
-    return not xla.in_xla()
+    return not tf_internals.in_xla()
 
 
 def _worst(status, failed, times):

@@ -5,11 +5,7 @@ import functools
 import tensorflow as tf
 
 from keras_node.common.arguments import is_positive
-from keras_node.solvers import (
-    clocks,
-    solution,
-    step_size_control,
-)
+from keras_node.solvers import clocks, solution, step_size_control
 from keras_node.solvers.adaptive import AdaptiveLoop
 from keras_node.solvers.base import Solver
 from keras_node.solvers.replay import replay

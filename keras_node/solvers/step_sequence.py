@@ -9,7 +9,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.common import xla
+from keras_node.common import tf_internals
 from keras_node.solvers import dense_output
 
 
@@ -61,7 +61,7 @@ class AdaptiveSteps(typing.NamedTuple):
 
         XLA must know it before the solve: the most steps there can be.
         """
-        return self.t.size() if xla.in_xla() else self.num_steps
+        return self.t.size() if tf_internals.in_xla() else self.num_steps
 
 
 def _move(t, dt, times):

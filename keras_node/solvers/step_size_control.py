@@ -5,10 +5,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from keras_node.solvers import (
-    clocks,
-    step,
-)
+from keras_node.solvers import clocks, step
 
 # After a trial step that is not finite nothing is known of the error: cut hard.
 _NON_FINITE_FACTOR = 0.1

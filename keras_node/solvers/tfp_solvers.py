@@ -5,15 +5,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.common.arguments import (
-    as_step_size,
-    check_common,
-)
+from keras_node.common.arguments import as_step_size, check_common
 from keras_node.saving.identifiers import Configurable
-from keras_node.solvers import (
-    clocks,
-    solution,
-)
+from keras_node.solvers import clocks, solution
 from keras_node.solvers.own_adjoint import OwnAdjointSolver
 
 _UNKNOWN = -1

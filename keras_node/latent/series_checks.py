@@ -1,27 +1,6 @@
 """Whether time series are what a model can learn from."""
 
-import keras
-import numpy as np
 import tensorflow as tf
-
-
-def check_digits(times, mask):
-    """Raises `ValueError` if times run together in the dtype of Keras.
-
-    It casts all arrays to that.
-    """
-    if times.ndim == 2 and mask is not None:
-        point = mask if mask.ndim == 2 else mask.any(axis=-1)
-        times = np.where(point, times, np.nan) if point.size else times
-    times = np.asarray(times, np.float64)
-    lost = np.abs(times - times.astype(keras.config.floatx()))
-    gap = np.nanmax(times, initial=-np.inf) - np.nanmin(times, initial=np.inf)
-    if np.nanmax(lost, initial=0.0) > 1e-3 * gap / times.shape[-1] > 0:
-        raise ValueError(
-            "`times` must keep their digits in Keras's dtype; subtract their "
-            "start, and the same of `initial_time`. Received: times around "
-            f"{np.nanmax(times)}, in {keras.config.floatx()}"
-        )
 
 
 def check_shapes(values, times, mask):

@@ -9,7 +9,7 @@ import weakref
 import tensorflow as tf
 from tensorflow.python.eager import record
 from tensorflow.python.framework import ops
-from tensorflow.python.ops import gradients_util
+from tensorflow.python.ops import control_flow_util, gradients_util
 
 are_recording = record.could_possibly_record
 stop_recording = record.stop_recording
@@ -61,3 +61,14 @@ def _hand_over(op):
 
     entry["type"] = gradient
     weakref.finalize(graph, registry.pop, name, None)
+
+
+def in_xla():
+    """Whether the graph being built is for `jit_compile=True`.
+
+    TensorFlow's own while loop asks the same function, which has no public
+    name, before it allocates the stacks of its gradient.
+    """
+    return control_flow_util.GraphOrParentsInXlaContext(
+        tf.compat.v1.get_default_graph()
+    )

@@ -1,0 +1,179 @@
+"""The custom gradient of adjoints that compute theirs by hand."""
+
+import tensorflow as tf
+
+from keras_node.common import tf_internals
+from keras_node.dynamics.tracing import PythonField
+from keras_node.solvers import failure
+
+
+def solve_unrecorded(forward, problem):
+    """Runs `forward(times, y)`, hidden from every tape.
+
+    An eager tape records what happens inside a custom gradient all the same,
+    and keeps the activations of every step alive: an operation whose gradient
+    needs its own result (tanh) stays recorded though nothing depends on it. In
+    a graph it would only take longer to trace. So all tapes are stopped; the
+    dynamics, which may use tapes of their own, are traced by now.
+    """
+    times = tf.stop_gradient(problem.times)
+    y = [tf.stop_gradient(leaf) for leaf in problem.y]
+    if isinstance(problem.field, PythonField):
+        return forward(times, y)
+    with tf_internals.stop_recording():
+        return forward(times, y)
+
+
+def custom_gradient_solve(problem, forward, backward, name):
+    """Solves a problem whose gradient is computed by hand.
+
+    Args:
+        problem: `Problem`.
+        forward: Callable of `(times, y)` that returns a `Solution`.
+        backward: Callable of `(problem, solution, cotangents)`, the last
+            being those of `solution.states`, that returns `Gradients`.
+        name: String, the name of the adjoint, for messages.
+
+    Returns:
+        The `Solution`, its states differentiable once.
+    """
+    solutions = []
+
+    @tf_internals.custom_gradient
+    def solve(times, *tensors):
+        graph = tf.compat.v1.get_default_graph()
+        result = solve_unrecorded(forward, problem)
+        solutions.append(result)
+
+        def gradient(*cotangents, variables=()):
+            with tf.control_dependencies(_require_unassigned(problem)):
+                # Some, such as those of a transposition, come without shape.
+                cotangents = [
+                    tf.ensure_shape(cotangent, state.shape)
+                    for cotangent, state in zip(
+                        cotangents, result.states, strict=True
+                    )
+                ]
+            # The gradient of a SavedModel, of a loop, or of a function within
+            # another, is built in a graph of its own. What a forward pass
+            # records is not at hand there, nor are metrics: solve again.
+            is_here = tf.compat.v1.get_default_graph() is graph
+            is_elsewhere = not is_here and not problem.is_whole_graph
+            gradients = _gradients(
+                problem.unreported() if is_elsewhere else problem,
+                backward,
+                solve_unrecorded(forward, problem) if is_elsewhere else result,
+                cotangents,
+                name,
+            )
+            # Variables have theirs through the values that they had.
+            nothing = [None] * len(variables)
+            return (gradients, nothing) if variables else gradients
+
+        return tuple(result.states), gradient
+
+    states = solve(problem.times, *problem.y, *problem.field.sources)
+    return solutions[0]._replace(states=list(states))
+
+
+def _gradients(problem, backward, *args):
+    """Returns the cotangents of times, state and all sources."""
+    first, *others = problem.field.parts()
+    gradients = _differentiable_once(
+        problem._replace(field=first), backward, *args
+    )
+    for field in others:
+        part = problem.silent()._replace(field=field)
+        gradients += _differentiable_once(part, backward, *args)[
+            1 + len(problem.y) :
+        ]
+    return gradients
+
+
+def _require_unassigned(problem):
+    """Returns assertions that variables are what the forward pass read.
+
+    Those whose values are captures may be assigned; those that an inner
+    function of the dynamics reads are read again in the backward pass.
+    """
+    variables = problem.field.variables
+    if not variables or not failure.can_raise():
+        return []
+    values = problem.field.values
+    return [
+        failure.require(
+            # A NaN equals nothing, itself included.
+            tf.reduce_all(
+                tf.equal(variable, value) | tf.not_equal(value, value)
+            ),
+            "A variable that a `tf.function` or a loop within the dynamics "
+            "reads must not be assigned between the solve and its gradient. "
+            "Take the gradient before you assign it, or read it in the "
+            f"dynamics themselves. Received: an assigned {variable.name!r} of "
+            "shape",
+            tf.shape(value),
+        )
+        for variable, value in zip(variables, values, strict=True)
+    ]
+
+
+def _differentiable_once(problem, backward, result, cotangents, name):
+    """Runs the backward pass; a derivative of its result raises."""
+
+    @tf_internals.custom_gradient
+    def run(*tensors):
+        gradients = backward(problem, result, list(tensors[: len(cotangents)]))
+
+        def second(*unused, variables=()):
+            raise NotImplementedError(
+                f'adjoint="{name}" gives first derivatives only. Use '
+                'adjoint="direct" for derivatives of gradients. Received: '
+                f'adjoint="{name}" and a request for a second derivative'
+            )
+
+        times = [] if gradients.times is None else [gradients.times]
+        flat = [*times, *gradients.y, *gradients.sources]
+        flat = reported(problem.on_backward, gradients.num_evaluations, flat)
+        flat = reported(problem.on_drift, gradients.drift, flat)
+        return tuple(flat), second
+
+    flat = run(*cotangents, problem.times, *problem.y, *problem.field.sources)
+    return [*flat] if problem.times_vary else [None, *flat]
+
+
+def reported(report, value, tensors):
+    """Returns tensors, before which a value has been told.
+
+    A graph of gradients runs nothing that its outputs do not wait for.
+
+    Args:
+        report: Callable of the value, such as one that updates a metric; or
+            `None`.
+        value: Tensor, or `None` if there is nothing to tell.
+        tensors: List of tensors.
+    """
+    if report is None or value is None:
+        return tensors
+    if tf.executing_eagerly():
+        report(value)
+        return tensors
+    graph = tf.compat.v1.get_default_graph()
+    num_before = len(graph.get_operations())
+    report(value)
+    updates = [
+        op
+        for op in graph.get_operations()[num_before:]
+        if op.type.startswith("Assign")
+    ]
+    with tf.control_dependencies(updates):
+        return [tf.identity(tensor) for tensor in tensors]
+
+
+def zeros_like_sources(problem):
+    """Returns cotangents of zero for the sources of the dynamics."""
+    return [tf.zeros_like(source) for source in problem.field.sources]
+
+
+def dense(gradients):
+    """Converts the sparse gradients of gathers, which loops cannot carry."""
+    return [tf.convert_to_tensor(gradient) for gradient in gradients]
