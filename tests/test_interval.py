@@ -7,7 +7,6 @@ from strategies import OWN_SOLVERS
 
 import keras_node
 from keras_node import solvers
-from keras_node.solvers import tfp_solvers
 
 
 def times_of_evaluations(dynamics, y0, times, solver):
@@ -99,8 +98,7 @@ def test_bdf_does_not_round_past_the_end(times, dtype):
 
     solver = solvers.BDF()
     leaves = [tf.ones([2], dtype)]
-    result = tfp_solvers.integrate(
-        solver,
+    result = solver.integrate(
         lambda t, y: [recorded(t, y[0])],
         tf.constant(times, tf.float64),
         leaves,

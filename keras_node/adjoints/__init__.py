@@ -6,7 +6,6 @@ from keras_node.adjoints.base import Adjoint, Problem
 from keras_node.adjoints.checkpoint import CheckpointAdjoint
 from keras_node.adjoints.direct import DirectAdjoint
 from keras_node.saving import identifiers
-from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 
 _REGISTRY = {
     "auto": AutoAdjoint,
@@ -41,15 +40,14 @@ def serialize(adjoint):
 
 def integrates_backwards(adjoint, solver):
     """Whether a gradient is that of `BacksolveAdjoint`, which may drift."""
-    is_auto = isinstance(adjoint, AutoAdjoint)
-    is_foreign = not isinstance(solver, ExplicitRungeKutta)
-    return isinstance(adjoint, BacksolveAdjoint) or (is_auto and is_foreign)
+    chooses_it = isinstance(adjoint, AutoAdjoint) and not solver.can_replay
+    return isinstance(adjoint, BacksolveAdjoint) or chooses_it
 
 
 def supports_jit(adjoint, solver):
     """Whether XLA compiles a solve and its gradient."""
     backward = getattr(adjoint, "solver", None) or solver
-    return all(isinstance(s, ExplicitRungeKutta) for s in (solver, backward))
+    return solver.can_replay and backward.can_replay
 
 
 __all__ = [

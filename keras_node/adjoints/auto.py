@@ -5,7 +5,6 @@ import keras
 from keras_node.adjoints.backsolve import BacksolveAdjoint
 from keras_node.adjoints.base import Adjoint
 from keras_node.adjoints.checkpoint import CheckpointAdjoint
-from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -18,6 +17,6 @@ class AutoAdjoint(Adjoint):
 
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
-        if isinstance(problem.solver, ExplicitRungeKutta):
+        if problem.solver.can_replay:
             return CheckpointAdjoint().solve(problem)
         return BacksolveAdjoint().solve(problem)

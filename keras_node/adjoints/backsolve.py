@@ -17,10 +17,9 @@ from keras_node.solvers import (
     clocks,
     failure,
     solution,
+    statuses,
     step_size_control,
-    tfp_solvers,
 )
-from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -86,8 +85,8 @@ class BacksolveAdjoint(Adjoint):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
 
         def forward(times, y):
-            return _integrate(
-                problem.solver, problem.field, times, y, norm=problem.norm()
+            return problem.solver.integrate(
+                problem.field, times, y, norm=problem.norm()
             )
 
         def backward(problem, result, cotangents):
@@ -127,12 +126,6 @@ _DRIFTED = (
     'With on_failure="nan" the gradient is NaN instead. Received: drift, in '
     "units of the tolerances ="
 )
-
-
-def _integrate(solver, ode_fn, times, y, **options):
-    if isinstance(solver, ExplicitRungeKutta):
-        return solver.integrate(ode_fn, times, y, **options)
-    return tfp_solvers.integrate(solver, ode_fn, times, y)
 
 
 class _Carry(typing.NamedTuple):
@@ -299,7 +292,7 @@ class _Backsolve:
                 "norm": self._norm(),
                 "first_step_size": carry.step_size,
             }
-        result = _integrate(self._solver, ode_fn, elapsed, leaves, **options)
+        result = self._solver.integrate(ode_fn, elapsed, leaves, **options)
         result, num_attempts = self._within_budget(carry, result)
         states = result.states
         if self._problem.raises:
@@ -325,7 +318,7 @@ class _Backsolve:
         attempts = carry.num_attempts + tf.maximum(attempts, 0)
         limit = getattr(self._solver, "max_num_steps", None) or tf.int32.max
         is_over = (attempts >= limit) & (carry.row > 1)
-        status = tf.where(is_over, solution.MAX_NUM_STEPS, counts.status)
+        status = tf.where(is_over, statuses.MAX_NUM_STEPS, counts.status)
         states = solution.nan_unless(~is_over, result.states)
         result = result._replace(
             states=states, diagnostics=counts._replace(status=status)

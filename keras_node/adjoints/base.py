@@ -8,7 +8,6 @@ import tensorflow as tf
 from keras_node.dynamics.tracing import TracedField
 from keras_node.saving.identifiers import Configurable
 from keras_node.solvers import clocks
-from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 
 
 class Problem(typing.NamedTuple):
@@ -95,9 +94,9 @@ def require_own_solver(solver, name):
     """Raises unless the solver can take its own steps again.
 
     Raises:
-        ValueError: If it is not an `ExplicitRungeKutta`.
+        ValueError: If it cannot.
     """
-    if not isinstance(solver, ExplicitRungeKutta):
+    if not solver.can_replay:
         raise ValueError(
             f'adjoint="{name}" must take the steps of a solver again, which '
             "only the Runge-Kutta solvers of keras_node allow. Use one of "

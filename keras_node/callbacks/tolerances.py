@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from keras_node.common import solving_layers
-from keras_node.solvers import ExplicitRungeKutta
 
 
 class ToleranceDial:
@@ -81,7 +80,7 @@ def _assign(solver, name, value):
 
 
 def _is_adaptive(solver):
-    return isinstance(solver, ExplicitRungeKutta) and solver.is_adaptive
+    return solver.can_replay and solver.is_adaptive
 
 
 def _variable(tolerance, value):

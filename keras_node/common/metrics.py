@@ -1,19 +1,19 @@
 """Keras metrics of the cost of solves, and of their drift."""
 
-import typing
-
 import keras
 import tensorflow as tf
 
 
-def update(metric, num_evaluations):
-    """Adds a count, with a clock for each sample its mean over the batch."""
-    metric.update_state(_mean(num_evaluations))
+class NFE(keras.metrics.Mean):
+    """The mean number of function evaluations (NFE) of a solve."""
 
+    def update_state(self, num_evaluations, sample_weight=None):
+        """Counts a solve; with a clock for each sample, the batch's mean."""
+        super().update_state(_mean(num_evaluations), sample_weight)
 
-def add(metric, num_evaluations):
-    """Adds a count to the one before, as part of the same pass."""
-    metric.total.assign_add(_mean(num_evaluations))
+    def add(self, num_evaluations):
+        """Adds evaluations to the solve that was counted last."""
+        self.total.assign_add(_mean(num_evaluations))
 
 
 def _mean(num_evaluations):
@@ -41,27 +41,3 @@ class Largest(keras.metrics.Metric):
 
     def result(self):
         return keras.ops.convert_to_tensor(self.largest)
-
-
-class Report(typing.NamedTuple):
-    """What a solve calls in its backward pass, to update a metric.
-
-    Attributes:
-        update: Callable of the metric and the value.
-        metric: Keras metric.
-    """
-
-    update: typing.Callable
-    metric: keras.metrics.Metric
-
-    def __call__(self, value):
-        self.update(self.metric, value)
-
-
-def report_drift(metric):
-    """Returns what `solve` takes as `on_drift`; `None` without a metric."""
-    return None if metric is None else Report(_update, metric)
-
-
-def _update(metric, value):
-    metric.update_state(value)

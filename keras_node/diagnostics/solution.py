@@ -5,13 +5,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.diagnostics.table import percent
-from keras_node.solvers import Diagnostics, solution
+from keras_node.solvers import Diagnostics, statuses
 
-_STATUS = {
-    solution.MAX_NUM_STEPS: "reached `max_num_steps`",
-    solution.UNDERFLOW: "step size below the resolution of time",
-    solution.NON_FINITE: "values not finite",
-}
 _SHOWN = 5
 
 
@@ -82,16 +77,17 @@ def _check_results(results):
 def _status(status, time):
     status, time = np.asarray(status), np.asarray(time)
     if status.ndim == 0:
-        if status == solution.SUCCESS:
+        if status == statuses.SUCCESS:
             return "success"
-        return f"failed at time {time:g}: {_STATUS[int(status)]}"
+        return f"failed at time {time:g}: {statuses.FAILURES[int(status)].name}"
     num_failed = np.count_nonzero(status)
     if num_failed == 0:
         return f"success of all {status.size} samples"
     parts = [f"{num_failed} of {status.size} samples failed"]
     parts += [
-        f"{np.sum(status == code)} {cause}: {_samples(status == code, time)}"
-        for code, cause in _STATUS.items()
+        f"{np.sum(status == code)} {failure.name}: "
+        f"{_samples(status == code, time)}"
+        for code, failure in statuses.FAILURES.items()
         if np.any(status == code)
     ]
     return f"\n{'':<10}".join(parts)
@@ -100,7 +96,7 @@ def _status(status, time):
 def _samples(is_meant, time):
     indices = np.flatnonzero(is_meant)
     shown = [f"sample {i} at time {time[i]:g}" for i in indices[:_SHOWN]]
-    return ", ".join(shown + ["..."] * (indices.size > _SHOWN))
+    return ", ".join(shown + ["..."] if indices.size > _SHOWN else shown)
 
 
 def _times(times):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_node.common import solving_layers
 from keras_node.diagnostics import evaluation, metered_adjoints
-from keras_node.solvers import BDF, DormandPrince, ExplicitRungeKutta
+from keras_node.solvers import BDF, DormandPrince
 
 
 class Measurement(typing.NamedTuple):
@@ -84,7 +84,7 @@ def choices(solver, rtols):
     """
     if not _is_adaptive(solver):
         return [(solver, [None])]
-    if isinstance(solver, ExplicitRungeKutta):
+    if solver.can_replay:
         return [(_as_variables(_copy(solver, solver.tolerances[0])), rtols)]
     # tfp's keep the tolerances that they are made with.
     return [(_copy(solver, rtol), [rtol]) for rtol in rtols]

@@ -17,6 +17,7 @@ from keras_node.dynamics.vector_field import VectorField
 from keras_node.flows import building, event_shapes
 from keras_node.flows.cache_epochs import Epochs
 from keras_node.integration.solve import solve
+from keras_node.integration.solving import Solving
 from keras_node.layers.penalties import Penalties
 from keras_node.saving import configs
 from keras_node.solvers import time_grids
@@ -24,7 +25,7 @@ from keras_node.trace import ExactTrace
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
+class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
     """A continuous normalizing flow: `y` is where the flow takes `x`.
 
     With `z(t0) = x` and `dz/dt = f(t, z)`, `forward(x) = z(t1)`, and along the
@@ -141,8 +142,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         self.dynamics = dynamics
         self.field = field
         self.times = time_grids.as_static_times(times)
-        self.solver = solvers.get(solver)
-        self.adjoint = adjoints.get(adjoint)
+        self._set_options(solver, adjoint, f"{name}_drift")
         self.trace = trace_estimators.get(trace)
         self.evaluation_trace = (
             self.trace
@@ -150,12 +150,8 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             else trace_estimators.get(evaluation_trace)
         )
         self.event_ndims = event_ndims
-        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
-        self._nfe = keras.metrics.Mean(f"{name}_nfe")
-        self._nfe_backward = keras.metrics.Mean(f"{name}_nfe_backward")
-        self._drift = None
-        if adjoints.integrates_backwards(self.adjoint, self.solver):
-            self._drift = metrics.Largest(f"{name}_drift")
+        self._nfe = metrics.NFE(f"{name}_nfe")
+        self._nfe_backward = metrics.NFE(f"{name}_nfe_backward")
         self._penalties = Penalties(regularizers, name)
         self._penalty_metrics = self._penalties.metrics
         self._show_weights()
@@ -289,8 +285,8 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
             (times[0], times[-1]),
             self.solver,
             self.adjoint,
-            on_backward=metrics.Report(metrics.update, self._nfe_backward),
-            on_drift=metrics.report_drift(self._drift),
+            on_backward=self._nfe_backward.update_state,
+            on_drift=self._report_drift(),
             num_controlled=2,
             on_trace=self.field.note,
         )
@@ -298,7 +294,7 @@ class CNFBijector(tfp.bijectors.Bijector, keras.layers.Layer):
         if not self._is_called:
             self._is_called = True
             self.field.warn_of_untracked()
-        metrics.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
+        self._nfe.update_state(results.diagnostics.num_ode_fn_evaluations)
         self.__dict__["_diagnostics"] = results.diagnostics
         states = tf.nest.map_structure(lambda leaf: leaf[-1], results.states)
         y, log_det, integrals = states

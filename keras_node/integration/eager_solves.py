@@ -2,6 +2,7 @@
 
 import collections
 import threading
+import types
 
 import numpy as np
 import tensorflow as tf
@@ -185,6 +186,8 @@ def _identity(value):
         )
     if isinstance(value, (tfp.math.ode.Solver, Configurable)):
         return type(value), _identity(vars(value))
+    if isinstance(value, types.MethodType):
+        return value.__func__, _Same(value.__self__)
     return _Same(value)
 
 

@@ -172,9 +172,12 @@ def _refuse_vectorized_map(solver, adjoint):
 def _is_debugged(solver, adjoint):
     """Whether Python is to run the dynamics at each evaluation."""
     is_debugged = tf.executing_eagerly() and tf.config.functions_run_eagerly()
-    is_own = isinstance(solver, solvers.ExplicitRungeKutta)
     # Another adjoint may measure a solve.
-    return is_debugged and is_own and type(adjoint) in eager_solves.ADJOINTS
+    return (
+        is_debugged
+        and solver.can_replay
+        and type(adjoint) in eager_solves.ADJOINTS
+    )
 
 
 def _as_state(initial_state):

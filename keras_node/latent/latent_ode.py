@@ -7,11 +7,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import adjoints, likelihoods, solvers
-from keras_node.common import metrics, random_numbers, tfp_variables
+from keras_node.common import random_numbers, tfp_variables
 from keras_node.common.arguments import as_time, is_positive
 from keras_node.common.state import solved_dtype
 from keras_node.common.tensors import as_count
 from keras_node.dynamics.vector_field import VectorField
+from keras_node.integration.solving import Solving
 from keras_node.latent import (
     batch_axes,
     encoders,
@@ -44,7 +45,7 @@ class Reconstruction(typing.NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class LatentODE(VariationalModel):
+class LatentODE(Solving, VariationalModel):
     """A latent ODE: irregular time series as a trajectory seen through noise.
 
     Each series has a latent state at `initial_time`, inferred from all of its
@@ -164,9 +165,7 @@ class LatentODE(VariationalModel):
         self.prior = prior
         parts.check_prior(self.prior, latent_dim, dtype)
         self.initial_time = as_time(initial_time, "initial_time")
-        self._solver = solvers.get(solver)
-        self._adjoint = adjoints.get(adjoint)
-        self._choose_compilation()
+        self._set_options(solver, adjoint, "drift")
         if posterior_head is None:
             posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
         self._posterior_head = posterior_head
@@ -181,31 +180,8 @@ class LatentODE(VariationalModel):
         self._field.warn_of_untracked()
         self.built = True
 
-    @property
-    def solver(self):
-        """The solver, which may be exchanged for another at any time."""
-        return self._solver
-
-    @solver.setter
-    def solver(self, solver):
-        self._solver = solvers.get(solver)
-        self._choose_compilation()
-
-    @property
-    def adjoint(self):
-        """The adjoint, which may be exchanged for another at any time."""
-        return self._adjoint
-
-    @adjoint.setter
-    def adjoint(self, adjoint):
-        self._adjoint = adjoints.get(adjoint)
-        self._choose_compilation()
-
-    def _choose_compilation(self):
-        self._drift = None
-        if adjoints.integrates_backwards(self.adjoint, self.solver):
-            self._drift = metrics.Largest("drift")
-        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
+    def _options_changed(self):
+        super()._options_changed()
         if self.compiled:
             jit_compile = self._compile_options.get("jit_compile", "auto")
             # Keras chooses anew where it finds none.
@@ -234,7 +210,7 @@ class LatentODE(VariationalModel):
             solver=self.solver,
             adjoint=self.adjoint,
             nfe_backward=self._nfe_backward,
-            drift=self._drift,
+            on_drift=self._report_drift(),
         )
 
     def call(self, inputs, training=None):

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 from keras_node.adjoints import Adjoint
 from keras_node.common.held_layers import refuse_stateful_layers
+from keras_node.common.metrics import NFE
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.latent import components as parts
 from keras_node.latent import trajectory
@@ -44,8 +45,8 @@ class LatentProcess:
         initial_time: Float, the time of that state.
         solver: `tfp.math.ode.Solver`.
         adjoint: `Adjoint`.
-        nfe_backward: Keras metric of backward passes.
-        drift: Keras metric of the drift of backsolve, or `None`.
+        nfe_backward: `NFE` of backward passes.
+        on_drift: Callable of the drift of backsolve, or `None`.
     """
 
     encoder: keras.layers.Layer
@@ -57,8 +58,8 @@ class LatentProcess:
     initial_time: float
     solver: tfp.math.ode.Solver
     adjoint: Adjoint
-    nfe_backward: keras.metrics.Metric
-    drift: keras.metrics.Metric | None
+    nfe_backward: NFE
+    on_drift: typing.Callable | None
 
     @property
     def _latent_dim(self):
@@ -175,7 +176,7 @@ class LatentProcess:
             self.solver,
             self.adjoint,
             self.nfe_backward,
-            self.drift,
+            self.on_drift,
         )
         integral = 0.0
         if window is not None:

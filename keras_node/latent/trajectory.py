@@ -5,7 +5,6 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.common import metrics
 from keras_node.integration.solve import solve
 
 
@@ -29,7 +28,7 @@ def follow(
     solver,
     adjoint,
     nfe_backward,
-    drift=None,
+    on_drift=None,
 ):
     """Returns the `Trajectory` through `initial_state` at `initial_time`.
 
@@ -44,8 +43,8 @@ def follow(
             for each sample; neighbours may be equal.
         solver: `tfp.math.ode.Solver`.
         adjoint: `Adjoint`.
-        nfe_backward: Keras metric, the mean NFE of backward passes.
-        drift: Keras metric of the drift of backsolve; or `None` (default).
+        nfe_backward: `NFE` of backward passes.
+        on_drift: Callable of the drift of backsolve; or `None` (default).
     """
 
     def solve_to(times, on_backward):
@@ -57,17 +56,19 @@ def follow(
             grid,
             solver,
             adjoint,
-            on_backward=metrics.Report(on_backward, nfe_backward),
-            on_drift=metrics.report_drift(drift),
+            on_backward=on_backward,
+            on_drift=on_drift,
             times_are_data=True,
         )
         states = tf.nest.map_structure(lambda leaf: leaf[1:], results.states)
         return states, results.diagnostics.num_ode_fn_evaluations
 
     start = tf.constant(initial_time, tf.float64)
-    after, num_after = solve_to(tf.maximum(times, start), metrics.update)
+    after, num_after = solve_to(
+        tf.maximum(times, start), nfe_backward.update_state
+    )
     reverse_times = tf.reverse(tf.minimum(times, start), [-1])
-    before, num_before = solve_to(reverse_times, metrics.add)
+    before, num_before = solve_to(reverse_times, nfe_backward.add)
     side = tf.transpose(tf.sign(times - start))
     states = tf.nest.map_structure(
         functools.partial(_choose, side), initial_state, after, before

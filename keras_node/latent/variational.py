@@ -6,12 +6,13 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.common import metrics, unsupervised
+from keras_node.common import unsupervised
 from keras_node.common.arguments import (
     as_int32,
     as_positive_integer,
     is_nonnegative,
 )
+from keras_node.common.metrics import NFE
 from keras_node.common.random_numbers import Seeds
 from keras_node.common.tensors import as_count, is_integer_tensor
 from keras_node.integration.kept_graphs import KeptGraphs
@@ -58,8 +59,8 @@ class VariationalModel(keras.Model):
         self._rmse = None
         if has_values:
             self._rmse = keras.metrics.RootMeanSquaredError("rmse")
-        self._nfe = keras.metrics.Mean("nfe")
-        self._nfe_backward = keras.metrics.Mean("nfe_backward")
+        self._nfe = NFE("nfe")
+        self._nfe_backward = NFE("nfe_backward")
         self._drift = None
 
     def terms(self, inputs, num_samples, training=False, seed=None):
@@ -286,7 +287,7 @@ class VariationalModel(keras.Model):
         self._kl.update_state(kl)
         if self._rmse is not None:
             self._rmse.update_state(terms.values, terms.means, terms.mask)
-        metrics.update(self._nfe, terms.num_evaluations)
+        self._nfe.update_state(terms.num_evaluations)
         return loss
 
 

@@ -13,13 +13,14 @@ from keras_node.common.arguments import as_boolean
 from keras_node.common.tensors import as_floats
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration.solve import solve
+from keras_node.integration.solving import Solving
 from keras_node.layers.penalties import Penalties
 from keras_node.saving import configs
 from keras_node.solvers import time_grids
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class ODELayer(keras.layers.Layer):
+class ODELayer(Solving, keras.layers.Layer):
     """A residual network with infinitely many layers: an ODE.
 
     The input is the state `y(t0)`, the output `y(t1)`, with
@@ -108,16 +109,11 @@ class ODELayer(keras.layers.Layer):
         self._field = VectorField(dynamics, self)
         self.dynamics = dynamics
         self.times = time_grids.as_static_times(times)
-        self.solver = solvers.get(solver)
-        self.adjoint = adjoints.get(adjoint)
+        self._set_options(solver, adjoint, f"{self.name}_drift")
         self.return_sequences = as_boolean(return_sequences, "return_sequences")
         self.supports_masking = True
-        self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
-        self._nfe = keras.metrics.Mean(f"{self.name}_nfe")
-        self._nfe_backward = keras.metrics.Mean(f"{self.name}_nfe_backward")
-        self._drift = None
-        if adjoints.integrates_backwards(self.adjoint, self.solver):
-            self._drift = metrics.Largest(f"{self.name}_drift")
+        self._nfe = metrics.NFE(f"{self.name}_nfe")
+        self._nfe_backward = metrics.NFE(f"{self.name}_nfe_backward")
         self._penalties = Penalties(regularizers, self.name)
         self._penalty_metrics = self._penalties.metrics
 
@@ -146,13 +142,13 @@ class ODELayer(keras.layers.Layer):
             self.times if times is None else times,
             self.solver,
             self.adjoint,
-            on_backward=metrics.Report(metrics.update, self._nfe_backward),
-            on_drift=metrics.report_drift(self._drift),
+            on_backward=self._nfe_backward.update_state,
+            on_drift=self._report_drift(),
             num_controlled=len(tf.nest.flatten(state)),
         )
         states, integrals = results.states
         self._penalties.report(self, [leaf[-1] for leaf in integrals])
-        metrics.update(self._nfe, results.diagnostics.num_ode_fn_evaluations)
+        self._nfe.update_state(results.diagnostics.num_ode_fn_evaluations)
         if not self.return_sequences:
             return tf.nest.map_structure(lambda leaf: leaf[-1], states)
         outputs = tf.nest.map_structure(_batch_major, states)

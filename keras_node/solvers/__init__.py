@@ -17,7 +17,12 @@ from keras_node.solvers.methods import (
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 from keras_node.solvers.solution import Diagnostics
 from keras_node.solvers.tableau import ButcherTableau
-from keras_node.solvers.tfp_solvers import BDF, DormandPrince
+from keras_node.solvers.tfp_solvers import (
+    BDF,
+    DormandPrince,
+    ForeignSolver,
+    TfpSolver,
+)
 
 _REGISTRY = {
     "euler": Euler,
@@ -43,7 +48,8 @@ def get(identifier):
             `tfp.math.ode.Solver`.
 
     Returns:
-        A `tfp.math.ode.Solver`.
+        A `tfp.math.ode.Solver` with the method `integrate` and the attribute
+        `can_replay`; one of tfp that has no name here as a `ForeignSolver`.
 
     Raises:
         ValueError: If a name is unknown.
@@ -53,7 +59,11 @@ def get(identifier):
     >>> keras_node.solvers.get("tsit5").rtol
     0.001
     """
-    return identifiers.get(identifier, _REGISTRY, "solver", tfp.math.ode.Solver)
+    solver = identifiers.get(
+        identifier, _REGISTRY, "solver", tfp.math.ode.Solver
+    )
+    is_ours = isinstance(solver, (Solver, TfpSolver))
+    return solver if is_ours else ForeignSolver(solver)
 
 
 def serialize(solver):
@@ -62,6 +72,7 @@ def serialize(solver):
     Raises:
         TypeError: If the solver has no `get_config`.
     """
+    solver = getattr(solver, "solver", solver)  # The foreign one itself.
     return identifiers.serialize(solver, "solver")
 
 

@@ -9,6 +9,7 @@ from keras_node.solvers import (
     clocks,
     dense_output,
     solution,
+    statuses,
     step,
     step_size_control,
 )
@@ -115,7 +116,7 @@ class AdaptiveLoop:
             f=f,
             h=h,
             ratio=ones,
-            status=tf.where(start_is_finite, zeros, solution.NON_FINITE),
+            status=tf.where(start_is_finite, zeros, statuses.NON_FINITE),
             num_attempts=zeros,
             num_accepted=zeros,
             num_evaluations=num_evaluations,
@@ -127,7 +128,7 @@ class AdaptiveLoop:
         return carry, longest
 
     def _is_active(self, carry):
-        succeeds = tf.equal(carry.status, solution.SUCCESS)
+        succeeds = tf.equal(carry.status, statuses.SUCCESS)
         return succeeds & tf.not_equal(carry.t, self._end)
 
     def _attempt(self, carry, longest):
@@ -201,8 +202,8 @@ class AdaptiveLoop:
         is_stuck = trial.active & ~trial.accepted & (h <= resolution)
         reason = tf.where(
             tf.math.is_finite(trial.ratio),
-            solution.UNDERFLOW,
-            solution.NON_FINITE,
+            statuses.UNDERFLOW,
+            statuses.NON_FINITE,
         )
         return h, tf.where(is_stuck, reason, carry.status)
 
@@ -237,11 +238,11 @@ class AdaptiveLoop:
 
     def _finish(self, y, carry):
         status = tf.where(
-            self._is_active(carry), solution.MAX_NUM_STEPS, carry.status
+            self._is_active(carry), statuses.MAX_NUM_STEPS, carry.status
         )
         is_finite = clocks.are_finite(carry.y, carry.t.shape.rank)
-        succeeded = tf.equal(status, solution.SUCCESS)
-        status = tf.where(succeeded & ~is_finite, solution.NON_FINITE, status)
+        succeeded = tf.equal(status, statuses.SUCCESS)
+        status = tf.where(succeeded & ~is_finite, statuses.NON_FINITE, status)
         output_steps = None
         if self._is_dense:
             states, output_steps = dense_output.finish(

@@ -1,35 +1,9 @@
 """How a solve that failed says so."""
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from keras_node.common import tf_internals
-from keras_node.solvers import solution
-
-_STIFF = (
-    "Raise `max_num_steps`, loosen `rtol` and `atol`, or choose a solver for "
-    'stiff dynamics ("bdf").'
-)
-# What is left where the solver is that one.
-_STIFF_ALREADY = (
-    "Raise `max_num_steps`, loosen `rtol` and `atol`, or shorten `times`."
-)
-_CAUSES = {
-    solution.MAX_NUM_STEPS: "`max_num_steps` was reached before the last time.",
-    solution.UNDERFLOW: "the step size fell below the resolution of time. "
-    "Loosen `rtol` and `atol` (below about 1e-6 they need a float64 state), "
-    "or bound the dynamics.",
-    solution.NON_FINITE: "the state or its derivative is not finite. Bound "
-    "the dynamics (tanh, smaller weights), or shorten `times`; with fixed "
-    "steps, lower `step_size`.",
-}
-
-
-_BACKWARD_CAUSES = {
-    solution.MAX_NUM_STEPS: "it took `max_num_steps` steps.",
-    solution.UNDERFLOW: "its step size fell below the resolution of time.",
-    solution.NON_FINITE: "its state is not finite.",
-}
+from keras_node.solvers import statuses
 
 
 def check(solver, result, is_backward=False):
@@ -47,7 +21,7 @@ def check(solver, result, is_backward=False):
         return result.states
     message = _backward_message if is_backward else _message
     status = result.diagnostics.status
-    failed = status < solution.SUCCESS
+    failed = status < statuses.SUCCESS
     if tf.executing_eagerly():
         if tf.reduce_any(failed):
             worst, time = _worst(status, failed, result.internal.t)
@@ -63,7 +37,7 @@ def check(solver, result, is_backward=False):
             tf.debugging.Assert(
                 tf.not_equal(worst, code), [message(solver, code), worst, time]
             )
-            for code in _CAUSES
+            for code in statuses.FAILURES
         ]
         with tf.control_dependencies(assertions):
             return tf.constant(True)
@@ -118,10 +92,12 @@ def _worst(status, failed, times):
 
 def _message(solver, code):
     """Returns all of the message but the numbers that end it."""
-    cause = _CAUSES[code]
-    if code == solution.MAX_NUM_STEPS:
-        is_for_stiff = isinstance(solver, tfp.math.ode.BDF)
-        cause += " " + (_STIFF_ALREADY if is_for_stiff else _STIFF)
+    is_stiff = getattr(solver, "is_stiff", False)
+    cause = statuses.FAILURES[code].cause.format(
+        or_else="or shorten `times`"
+        if is_stiff
+        else 'or choose a solver for stiff dynamics ("bdf")'
+    )
     return (
         f"The solve must reach the last of `times`, but {cause} "
         'With on_failure="nan" the failing states are NaN instead. Received: '
@@ -130,9 +106,10 @@ def _message(solver, code):
 
 
 def _backward_message(solver, code):
+    cause = statuses.FAILURES[code].backward_cause
     return (
         'The backward solve of adjoint="backsolve" must reach the first of '
-        f"`times`, but {_BACKWARD_CAUSES[code]} The dynamics are unstable or "
+        f"`times`, but {cause} The dynamics are unstable or "
         'stiff backwards in time. Use adjoint="checkpoint", which integrates '
         'nothing backwards. With on_failure="nan" the gradient is NaN '
         "instead. Received: status, time elapsed backwards ="

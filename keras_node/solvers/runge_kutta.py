@@ -5,7 +5,7 @@ import functools
 import tensorflow as tf
 
 from keras_node.common.arguments import is_positive
-from keras_node.solvers import clocks, solution, step_size_control
+from keras_node.solvers import clocks, solution, statuses, step_size_control
 from keras_node.solvers.adaptive import AdaptiveLoop
 from keras_node.solvers.base import Solver
 from keras_node.solvers.replay import replay
@@ -38,6 +38,7 @@ class ExplicitRungeKutta(Solver):
     """
 
     tableau = None
+    can_replay = True
 
     def __init__(self, step_size=None, **kwargs):
         super().__init__(**kwargs)
@@ -117,10 +118,10 @@ class ExplicitRungeKutta(Solver):
         ones = tf.ones_like(times[0], tf.int32)
         num_steps = tf.minimum(steps.num_steps, self.max_num_steps)
         num_evaluations = num_steps * self.evaluations_per_step()
-        status = tf.where(is_finite, solution.SUCCESS, solution.NON_FINITE)
+        status = tf.where(is_finite, statuses.SUCCESS, statuses.NON_FINITE)
         status = tf.where(
             steps.num_steps > self.max_num_steps,
-            solution.MAX_NUM_STEPS,
+            statuses.MAX_NUM_STEPS,
             status,
         )
         return solution.Diagnostics(

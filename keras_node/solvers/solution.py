@@ -7,11 +7,6 @@ import tensorflow_probability as tfp
 
 from keras_node.solvers import clocks
 
-SUCCESS = 0
-MAX_NUM_STEPS = -1
-UNDERFLOW = -2
-NON_FINITE = -3
-
 
 class Diagnostics(
     typing.NamedTuple(

@@ -7,15 +7,95 @@ import tensorflow_probability as tfp
 
 from keras_node.common.arguments import as_step_size, check_common
 from keras_node.saving.identifiers import Configurable
-from keras_node.solvers import clocks, solution
+from keras_node.solvers import clocks, solution, statuses
 from keras_node.solvers.own_adjoint import OwnAdjointSolver
 
 _UNKNOWN = -1
 _ARGUMENTS = ("rtol", "atol", "first_step_size", "max_num_steps", "on_failure")
 
 
+class TfpSolver(tfp.math.ode.Solver):
+    """A solver of tfp that integrates as this package's `Solver` does.
+
+    tfp's want increasing times and keep them in the dtype of the state: they
+    get the time since the start, in the direction of the solve.
+    """
+
+    can_replay = False
+    is_stiff = False
+
+    def integrate(self, ode_fn, times, y, **unused):
+        """Solves for flat state, as `Solver.integrate`; step counts are -1.
+
+        Records no steps, and controls the error in its own norm.
+        """
+        if isinstance(self._of_tfp, tfp.math.ode.BDF):
+            _require_static_shapes(self._of_tfp, y)
+        direction = tf.sign(times[-1] - times[0])
+
+        def elapsed_ode_fn(elapsed, state):
+            t = times[0] + direction * tf.cast(elapsed, tf.float64)
+            t = _without_rounding(t, times, elapsed.dtype)
+            slopes = ode_fn(tf.cast(t, y[0].dtype), list(state))
+            return tuple(clocks.scale(direction, slopes))
+
+        # Dynamics that start out NaN would cost every step that is allowed.
+        first = ode_fn(tf.cast(times[0], y[0].dtype), y)
+        starts = clocks.are_finite([*first, *y], 0)
+
+        def guarded_ode_fn(elapsed, state):
+            slopes = elapsed_ode_fn(elapsed, state)
+            zeros = [tf.zeros_like(slope) for slope in slopes]
+            return tuple(clocks.select(starts, slopes, zeros))
+
+        results = self._of_tfp.solve(
+            guarded_ode_fn,
+            initial_time=tf.zeros([], tf.float64),
+            initial_state=tuple(y),
+            solution_times=tf.abs(times[1:] - times[0]),
+        )
+        return _as_solution(self, times, y, starts, results)
+
+    @property
+    def _of_tfp(self):
+        return self
+
+
+class ForeignSolver(TfpSolver):
+    """Any other `tfp.math.ode.Solver`, as `solvers.get` hands it on.
+
+    Args:
+        solver: `tfp.math.ode.Solver`.
+    """
+
+    def __init__(self, solver):
+        self.solver = solver
+        self.is_stiff = isinstance(solver, tfp.math.ode.BDF)
+
+    @property
+    def name(self):
+        """The name of the solver."""
+        return self.solver.name
+
+    def solve(self, *args, **kwargs):
+        """Solves with the solver; see `tfp.math.ode.Solver.solve`."""
+        return self.solver.solve(*args, **kwargs)
+
+    @property
+    def _of_tfp(self):
+        return self.solver
+
+    def _solve(self, *args, **kwargs):
+        return self.solver._solve(*args, **kwargs)
+
+    def _initialize_solver_internal_state(self, *args, **kwargs):
+        return self.solver._initialize_solver_internal_state(*args, **kwargs)
+
+
 @keras.saving.register_keras_serializable(package="keras_node")
-class DormandPrince(OwnAdjointSolver, Configurable, tfp.math.ode.DormandPrince):
+class DormandPrince(
+    OwnAdjointSolver, Configurable, TfpSolver, tfp.math.ode.DormandPrince
+):
     """`tfp.math.ode.DormandPrince`, guarded so that every solve ends.
 
     A step that is not finite or no longer moves the clock makes the rest of
@@ -89,7 +169,7 @@ class DormandPrince(OwnAdjointSolver, Configurable, tfp.math.ode.DormandPrince):
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class BDF(OwnAdjointSolver, Configurable, tfp.math.ode.BDF):
+class BDF(OwnAdjointSolver, Configurable, TfpSolver, tfp.math.ode.BDF):
     """`tfp.math.ode.BDF`, for stiff dynamics, with a bound on its steps.
 
     Backward differentiation formulas of order 1 to 5. It solves linear
@@ -109,6 +189,7 @@ class BDF(OwnAdjointSolver, Configurable, tfp.math.ode.BDF):
     - [Shampine & Reichelt, 1997](https://doi.org/10.1137/S1064827594276424)
     """
 
+    is_stiff = True
     _arguments = _ARGUMENTS
 
     def __init__(
@@ -136,49 +217,6 @@ class BDF(OwnAdjointSolver, Configurable, tfp.math.ode.BDF):
         self.first_step_size = first_step_size
         self.max_num_steps = int(max_num_steps)
         self.on_failure = on_failure
-
-
-def integrate(solver, ode_fn, times, y):
-    """Solves for flat state with any `tfp.math.ode.Solver`.
-
-    tfp's solvers want increasing times and keep them in the dtype of the
-    state: they get the time since the start, in the direction of the solve.
-
-    Args:
-        solver: `tfp.math.ode.Solver`.
-        ode_fn: Callable `(t, leaves) -> leaves`.
-        times: Float64 `(T,)`.
-        y: List of leaves.
-
-    Returns:
-        `Solution` without steps; step counts are -1.
-    """
-    if isinstance(solver, tfp.math.ode.BDF):
-        _require_static_shapes(solver, y)
-    direction = tf.sign(times[-1] - times[0])
-
-    def elapsed_ode_fn(elapsed, state):
-        t = times[0] + direction * tf.cast(elapsed, tf.float64)
-        t = _without_rounding(t, times, elapsed.dtype)
-        slopes = ode_fn(tf.cast(t, y[0].dtype), list(state))
-        return tuple(clocks.scale(direction, slopes))
-
-    # Dynamics that start out NaN would cost every step that is allowed.
-    first = ode_fn(tf.cast(times[0], y[0].dtype), y)
-    starts = clocks.are_finite([*first, *y], 0)
-
-    def guarded_ode_fn(elapsed, state):
-        slopes = elapsed_ode_fn(elapsed, state)
-        zeros = [tf.zeros_like(slope) for slope in slopes]
-        return tuple(clocks.select(starts, slopes, zeros))
-
-    results = solver.solve(
-        guarded_ode_fn,
-        initial_time=tf.zeros([], tf.float64),
-        initial_state=tuple(y),
-        solution_times=tf.abs(times[1:] - times[0]),
-    )
-    return _as_solution(solver, times, y, starts, results)
 
 
 def _without_rounding(t, times, dtype):
@@ -217,8 +255,8 @@ def _as_solution(solver, times, y, starts, results):
     is_over = tf.less(results.diagnostics.status, 0)
     if limit is not None:
         is_over |= num_evaluations >= limit
-    status = tf.where(succeeded, solution.SUCCESS, solution.NON_FINITE)
-    status = tf.where(starts & is_over, solution.MAX_NUM_STEPS, status)
+    status = tf.where(succeeded, statuses.SUCCESS, statuses.NON_FINITE)
+    status = tf.where(starts & is_over, statuses.MAX_NUM_STEPS, status)
     rows = _nan_after_failure(rows, status, times, results)
     unknown = tf.constant(_UNKNOWN)
     return solution.Solution(
@@ -246,5 +284,5 @@ def _nan_after_failure(rows, status, times, results):
     written = tf.cast(results.times, tf.float64) >= 0.5 * elapsed
     row = tf.range(tf.shape(written)[0])
     num_written = tf.reduce_sum(tf.cast(written, tf.int32))
-    reached = tf.equal(status, solution.SUCCESS) | (row < num_written - 1)
+    reached = tf.equal(status, statuses.SUCCESS) | (row < num_written - 1)
     return solution.nan_unless(reached, rows)
