@@ -204,7 +204,7 @@ class _Backsolve:
             [(a - b) / s for a, b, s in zip(y, state, scale, strict=True)]
         )
         drift = tf.where(tf.math.is_finite(drift), drift, drift.dtype.max)
-        # Of a failed lane the backward pass knows no end to start from.
+        # Of a failed clock the backward pass knows no end to start from.
         is_valid = self._is_valid[row] & self._is_valid[row + 1]
         return tf.where(is_valid, drift, 0.0)
 
@@ -243,7 +243,7 @@ class _Backsolve:
         """Returns the augmented dynamics of an interval, and its times.
 
         Their time is what has elapsed since the interval's end, at the rate
-        of the lane with the longest interval.
+        of the clock with the longest interval.
         """
         late, early = self._times[row], self._times[row - 1]
         longest = clocks.largest(tf.abs(early - late))
@@ -326,7 +326,7 @@ class _Backsolve:
         return result, attempts
 
     def _slope_product(self, row, cotangents):
-        """Returns `cotangent . f(t_row, y_row)`, for each lane."""
+        """Returns `cotangent . f(t_row, y_row)`, for each clock."""
         y = self._state(row)
         t = self._times[row]
         f = self._problem.field(tf.cast(t, y[0].dtype), y)

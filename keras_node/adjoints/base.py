@@ -60,8 +60,8 @@ class Problem(typing.NamedTuple):
         )
 
 
-def _norm_of_first(count, lane_rank, leaves):
-    return clocks.rms(leaves[:count], lane_rank)
+def _norm_of_first(count, clock_rank, leaves):
+    return clocks.rms(leaves[:count], clock_rank)
 
 
 class Gradients(typing.NamedTuple):
@@ -71,7 +71,7 @@ class Gradients(typing.NamedTuple):
         y: List of cotangents of the initial state.
         times: Cotangent of `times`, or `None`.
         sources: List of cotangents, those of the field's sources.
-        num_evaluations: Integer lanes or scalar, the backward NFE.
+        num_evaluations: Integer, per clock or one, the backward NFE.
         drift: Float scalar, see `BacksolveAdjoint`; `None` of others.
     """
 

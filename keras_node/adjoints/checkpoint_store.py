@@ -128,13 +128,13 @@ class CheckpointRecorder(StepRecorder):
         self._capacity = capacity
 
     def start(self, t, y, f):
-        """Returns an empty record for lanes like `t`."""
+        """Returns an empty record for clocks like `t`."""
         return self.Record(
             super().start(t, y, f), empty(self._capacity, [*y, *f])
         )
 
     def record(self, record, advanced, t, dt, y, f):
-        """Adds a step from `(t, y)`; it stays if any lane `advanced`."""
+        """Adds a step from `(t, y)`; it stays if any clock `advanced`."""
         return self.Record(
             super().record(record.steps, advanced, t, dt, y, f),
             keep(record.store, record.num_steps, [*y, *f]),

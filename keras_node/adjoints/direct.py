@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_node.adjoints.base import Adjoint, require_own_solver
 from keras_node.adjoints.custom_gradient import reported, solve_unrecorded
 from keras_node.common import tf_internals
-from keras_node.solvers import solution
+from keras_node.solvers import dense_output, solution
 from keras_node.solvers.replay import replay
 from keras_node.solvers.step_sequence import StepRecorder
 
@@ -89,7 +89,7 @@ class DirectAdjoint(Adjoint):
 
 
 def _replayed_per_step(problem):
-    is_dense = problem.times.shape[0] != 2
+    is_dense = dense_output.has_rows_within(problem.times)
     num_dense_stages = problem.solver.tableau.num_dense_stages
     count = problem.solver.evaluations_per_step()
     return count + is_dense * num_dense_stages

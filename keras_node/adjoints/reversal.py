@@ -36,7 +36,7 @@ class Reversal:
         self._store = result.record.store
         self._status = result.diagnostics.status
         self._cotangents = cotangents
-        has_rows = self._times.shape[0] != 2
+        has_rows = dense_output.has_rows_within(self._times)
         self._is_landing = has_rows and self._steps.lands_on_outputs
         if self._is_landing:
             # What no step landed on is a copy of what one did.
@@ -213,7 +213,7 @@ class Reversal:
         zeros = [tf.zeros_like(leaf) for leaf in y]
 
         def lies_within(rows):
-            numbers = dense_output.rows_of(
+            numbers = clocks.rows_of(
                 self._steps.output_steps, tf.maximum(rows, 0)
             )
             return (rows > 0) & tf.equal(numbers, carry.n)
@@ -243,9 +243,7 @@ class Reversal:
 
     def _interpolation_vjp(self, n, rows, y, increments, within):
         """Returns the cotangents of times, state and increments."""
-        cotangents = [
-            dense_output.rows_of(leaf, rows) for leaf in self._cotangents
-        ]
+        cotangents = [clocks.rows_of(leaf, rows) for leaf in self._cotangents]
         zeros = [tf.zeros_like(leaf) for leaf in cotangents]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             times = self._watched_times(tape)
@@ -253,10 +251,10 @@ class Reversal:
             tape.watch([y, increments])
             t, dt = self._steps.at(n, times)
             length = tf.where(within, dt, 1.0)
-            theta = (dense_output.rows_of(times, rows) - t) / length
+            theta = (clocks.rows_of(times, rows) - t) / length
             states = step.interpolate(
-                dense_output.one_row(y),
-                [dense_output.one_row(k) for k in increments],
+                clocks.one_row(y),
+                [clocks.one_row(k) for k in increments],
                 step.dense_weights(self._tableau, theta),
             )
         return tape.gradient(

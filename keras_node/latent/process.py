@@ -23,7 +23,7 @@ class Explained(typing.NamedTuple):
     Attributes:
         log_likelihood: `(num_samples, batch)`, in nats.
         means: `(num_samples, batch, T, features)`, the mean observations.
-        num_evaluations: The NFE, integer lanes or scalar.
+        num_evaluations: The NFE, integer, per clock or one.
     """
 
     log_likelihood: tf.Tensor

@@ -13,7 +13,7 @@ class Trajectory(typing.NamedTuple):
 
     Attributes:
         states: Nested structure of time-major tensors, `(T, batch, ...)`.
-        num_evaluations: Integer lanes or scalar, the NFE.
+        num_evaluations: Integer, per clock or one, the NFE.
     """
 
     states: typing.Any

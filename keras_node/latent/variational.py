@@ -28,7 +28,7 @@ class Terms(typing.NamedTuple):
         values: `(batch, T, D)`, what was to be predicted, with its `mask`.
         mask: Boolean tensor of the same shape.
         means: `(batch, T, D)`, what was predicted.
-        num_evaluations: The NFE, integer lanes or scalar.
+        num_evaluations: The NFE, integer, per clock or one.
     """
 
     log_likelihood: tf.Tensor

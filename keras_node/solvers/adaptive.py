@@ -22,7 +22,7 @@ _NO_ERROR = 1e-3
 
 
 class _Carry(typing.NamedTuple):
-    """What one attempt hands to the next; lanes unless said otherwise."""
+    """What one attempt hands to the next; per clock unless said otherwise."""
 
     t: tf.Tensor
     y: list
@@ -38,7 +38,7 @@ class _Carry(typing.NamedTuple):
 
 
 class _Trial(typing.NamedTuple):
-    """One attempt; lanes unless said otherwise."""
+    """One attempt; per clock unless said otherwise."""
 
     active: tf.Tensor
     accepted: tf.Tensor
@@ -57,8 +57,8 @@ class AdaptiveLoop:
     Args:
         solver: `ExplicitRungeKutta` with an embedded pair.
         ode_fn: Callable `(t, leaves) -> leaves`.
-        times: Time-major float64 times with lanes, at least two.
-        norm: Callable from leaves to float64 lanes, of errors over scale.
+        times: Time-major float64 times with clocks, at least two.
+        norm: Callable from leaves to float64 per clock, of errors over scale.
         recorder: `StepRecorder` or another of its kind, or `None`.
     """
 
@@ -73,8 +73,7 @@ class AdaptiveLoop:
         self._end = times[-1]
         self._direction = tf.sign(times[-1] - times[0])
         self._largest_time = tf.maximum(tf.abs(times[0]), tf.abs(times[-1]))
-        # Only the end requested: nothing lies between steps.
-        self._is_dense = times.shape[0] != 2
+        self._is_dense = dense_output.has_rows_within(times)
 
     def run(self, y, first_step_size=None):
         """Solves from `(times[0], y)`; returns a `Solution`."""
@@ -89,7 +88,7 @@ class AdaptiveLoop:
         return self._finish(y, carry)
 
     def _start(self, y, first_step_size):
-        """Returns the first carry, and the longest step of each lane."""
+        """Returns the first carry, and the longest step of each clock."""
         t = self._times[0]
         f = self._ode_fn(tf.cast(t, y[0].dtype), y)
         ones = tf.ones_like(t)
@@ -132,7 +131,7 @@ class AdaptiveLoop:
         return succeeds & tf.not_equal(carry.t, self._end)
 
     def _attempt(self, carry, longest):
-        """Tries one step in every lane that is not done."""
+        """Tries one step in every clock that is not done."""
         trial = self._try_step(carry)
         h, status = self._control(carry, trial, longest)
         outputs, num_dense = self._write(carry, trial)
@@ -189,7 +188,7 @@ class AdaptiveLoop:
         )
 
     def _control(self, carry, trial, longest):
-        """Returns the next step size and the status of each lane."""
+        """Returns the next step size and the status of each clock."""
         factor = step_size_control.step_size_factor(
             trial.ratio, carry.ratio, self._solver
         )

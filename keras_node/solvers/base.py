@@ -115,8 +115,10 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
                 monotonic, the first being the time of `y`.
             y: List of float tensors.
             recorder: What keeps the accepted steps, see `StepRecorder`.
-            norm: Callable from leaves to lanes, the norm of the scaled error.
-            first_step_size: Float or lanes, overrides the solver's own.
+            norm: Callable from leaves to a number per clock, the norm of the
+                scaled error.
+            first_step_size: Float, or floats per clock; overrides the
+                solver's own.
 
         Returns:
             `Solution`; failure is told by its status and NaN, not raised.
@@ -124,7 +126,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         raise NotImplementedError
 
     def choose_first_step(self, ode_fn, times, y, norm=None):
-        """Returns the step size to begin with, in each lane."""
+        """Returns the step size to begin with, in each clock."""
         raise NotImplementedError
 
     @property
@@ -233,7 +235,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         )
 
     def clock(self, times, leaves):
-        """Returns `(T,)` times for the lanes of this solver."""
+        """Returns `(T,)` times for the clocks of this solver."""
         if not self.per_sample_steps or times.shape.rank == 2:
             return times
         batch = tf.shape(leaves[0])[0]

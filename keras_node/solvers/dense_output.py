@@ -6,9 +6,15 @@ import tensorflow as tf
 
 from keras_node.common import tf_internals
 from keras_node.solvers import solution, step
+from keras_node.solvers.clocks import one_row, rows_of, set_rows
 
 # The most requested times of one pass, to bound the memory that it takes.
 _BLOCK_SIZE = 16
+
+
+def has_rows_within(times):
+    """Whether times between the first and the last are requested."""
+    return times.shape[0] != 2
 
 
 class Outputs(typing.NamedTuple):
@@ -16,7 +22,7 @@ class Outputs(typing.NamedTuple):
 
     `buffers` hold the requested rows of each leaf and of the steps' numbers,
     time-major, not yet reached ones being 0 (or -1); their last row is for
-    lanes that have nothing to write. `next` is each lane's next row.
+    clocks that have nothing to write. `next` is each clock's next row.
     """
 
     next: tf.Tensor
@@ -58,7 +64,7 @@ def finish(outputs, succeeded, y):
 class Span(typing.NamedTuple):
     """An accepted step: all that its dense output needs.
 
-    Lanes whose step was not accepted have `accepted` False. `number` is the
+    Clocks whose step was not accepted have `accepted` False. `number` is the
     step's number in the record of the solve.
     """
 
@@ -79,7 +85,7 @@ def write(tableau, ode_fn, interval, times, span, outputs):
     dense output.
 
     Returns:
-        `(outputs, num_evaluations)`, the latter for each lane.
+        `(outputs, num_evaluations)`, the latter for each clock.
     """
     num_times = tf.shape(times)[0]
     direction = tf.sign(span.dt)
@@ -102,7 +108,7 @@ def write(tableau, ode_fn, interval, times, span, outputs):
         number = tf.fill(tf.shape(rows), span.number)
         rows = tf.where(reached, rows, num_times)
         buffers = [
-            _set_rows(buffer, rows, values)
+            set_rows(buffer, rows, values)
             for buffer, values in zip(
                 outputs.buffers, [*states, number], strict=True
             )
@@ -127,7 +133,7 @@ def write(tableau, ode_fn, interval, times, span, outputs):
 
 
 def _all_increments(tableau, ode_fn, interval, span, writes):
-    """Adds the increments that only dense output needs, if any lane writes."""
+    """Adds the increments that only dense output needs, if any clock writes."""
     if not tableau.num_dense_stages:
         return span.increments, 0
 
@@ -152,16 +158,16 @@ def _all_increments(tableau, ode_fn, interval, span, writes):
 
 
 def block(row, stride, holds):
-    """Returns rows to treat in one pass, and in which lanes they are wanted.
+    """Returns rows to treat in one pass, and in which clocks they are wanted.
 
-    As many as the lane that wants most, up to a limit; under XLA, which must
+    As many as the clock that wants most, up to a limit; under XLA, which must
     know the size of all tensors, one.
 
     Args:
-        row: Integer lanes, the first row; wanted by at least one lane.
+        row: Integer per clock, the first row; wanted by at least one clock.
         stride: 1 or -1, the way from it.
         holds: Callable from time-major rows to whether they are wanted, which
-            those of a lane are up to some row.
+            those of a clock are up to some row.
 
     Returns:
         Time-major `(rows, wanted)`.
@@ -174,38 +180,3 @@ def block(row, stride, holds):
         return rows, wanted
     count = tf.reduce_max(tf.reduce_sum(tf.cast(wanted, tf.int32), axis=0))
     return rows[:count], wanted[:count]
-
-
-def one_row(leaves):
-    """Gives leaves an axis of time, to broadcast against rows of times."""
-    return [leaf[None] for leaf in leaves]
-
-
-def rows_of(rows, indices):
-    """Returns `rows[index]` for each of time-major `indices` with lanes."""
-    if indices.shape.rank == 1:
-        return tf.gather(rows, indices)
-    # As `gather_nd` would, which refuses rows that are empty.
-    shape = tf.shape(rows)
-    flat = tf.reshape(rows, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
-    lane = tf.range(shape[1])
-    found = tf.gather(flat, indices * shape[1] + lane)
-    return tf.ensure_shape(found, [*indices.shape, *rows.shape[2:]])
-
-
-def _set_rows(rows, indices, values):
-    """Returns `rows` with `rows[index] = value` for each of the indices."""
-    if indices.shape.rank == 1:
-        indices = indices[:, None]
-    else:
-        indices = _lane_indices(indices)
-    if not values.shape.num_elements():
-        # TensorFlow refuses to scatter anything into what may be empty.
-        count = tf.shape(values)[0] * tf.minimum(tf.size(values), 1)
-        indices, values = indices[:count], values[:count]
-    return tf.tensor_scatter_nd_update(rows, indices, values)
-
-
-def _lane_indices(indices):
-    lane = tf.broadcast_to(tf.range(tf.shape(indices)[1]), tf.shape(indices))
-    return tf.stack([indices, lane], axis=-1)

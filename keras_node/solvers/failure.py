@@ -15,7 +15,7 @@ def check(solver, result, is_backward=False):
         is_backward: Whether it is of the backward pass of backsolve.
 
     Raises:
-        InvalidArgumentError: If a lane failed, naming cause, time and remedy.
+        InvalidArgumentError: If a clock failed, naming cause, time and remedy.
     """
     if not raises(solver):
         return result.states

@@ -8,7 +8,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.solvers import dense_output, solution, step
+from keras_node.solvers import clocks, dense_output, solution, step
 
 
 class _Carry(typing.NamedTuple):
@@ -25,7 +25,7 @@ def replay(solver, ode_fn, times, steps, y, recorder=None):
     Args:
         solver: `ExplicitRungeKutta`.
         ode_fn: Callable `(t, leaves) -> leaves`.
-        times: Time-major float64 times with lanes.
+        times: Time-major float64 times with clocks.
         steps: `FixedSteps` or `AdaptiveSteps`.
         y: List of leaves.
         recorder: A recorder of states (see `StepRecorder`), or `None`.
@@ -73,7 +73,7 @@ def replay(solver, ode_fn, times, steps, y, recorder=None):
 
 
 def _writer(tableau, ode_fn, interval, times, steps):
-    if times.shape[0] == 2:
+    if not dense_output.has_rows_within(times):
         return _EndWriter(steps)
     if steps.lands_on_outputs:
         return _LandingWriter(times, steps)
@@ -168,7 +168,7 @@ class _DenseWriter:
         last = self._steps.capacity()
         state, *increments = [
             [
-                dense_output.rows_of(a.write(last, leaf).stack(), number)
+                clocks.rows_of(a.write(last, leaf).stack(), number)
                 for a, leaf in zip(group, y, strict=True)
             ]
             for group in carry.outputs

@@ -68,11 +68,11 @@ class ExplicitRungeKutta(Solver):
         first_step_size=None,
     ):
         """Solves for flat state, without gradients; see `Solver.integrate`."""
-        lane_rank = times.shape.rank - 1
+        clock_rank = times.shape.rank - 1
         if not self.is_adaptive:
             return self._integrate_fixed(ode_fn, times, y, recorder)
         if norm is None:
-            norm = functools.partial(clocks.rms, lane_rank=lane_rank)
+            norm = functools.partial(clocks.rms, clock_rank=clock_rank)
         if first_step_size is None:
             first_step_size = self.first_step_size
         loop = AdaptiveLoop(self, ode_fn, times, norm, recorder)
@@ -80,7 +80,7 @@ class ExplicitRungeKutta(Solver):
 
     def choose_first_step(self, ode_fn, times, y, norm=None):
         """Returns the automatic first step size; two evaluations."""
-        lane_rank = times.shape.rank - 1
+        clock_rank = times.shape.rank - 1
         t = times[0]
         first = step_size_control.first_step(
             ode_fn,
@@ -89,7 +89,7 @@ class ExplicitRungeKutta(Solver):
             ode_fn(tf.cast(t, y[0].dtype), y),
             times[-1],
             self,
-            norm or functools.partial(clocks.rms, lane_rank=lane_rank),
+            norm or functools.partial(clocks.rms, clock_rank=clock_rank),
         )
         return first.size
 

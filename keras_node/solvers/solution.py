@@ -48,8 +48,8 @@ class InternalState(typing.NamedTuple):
     """Where a solve stopped, to go on from there.
 
     Attributes:
-        t: Float64 lanes, the time reached.
-        step_size: Positive float64 lanes, what to try next.
+        t: Float64 per clock, the time reached.
+        step_size: Positive float64 per clock, what to try next.
     """
 
     t: tf.Tensor
@@ -76,7 +76,7 @@ class Solution(typing.NamedTuple):
 
 
 def nan_unless(succeeded, leaves):
-    """Returns the state, with NaN in the lanes that did not succeed.
+    """Returns the state, with NaN in the clocks that did not succeed.
 
     Where nothing failed there is no NaN on the way: `enable_check_numerics`
     looks at every operation, and an exported graph may multiply by its masks.

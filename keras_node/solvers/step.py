@@ -8,7 +8,7 @@ from keras_node.solvers import clocks
 
 
 class Interval(typing.NamedTuple):
-    """Where the dynamics may be evaluated: float64 lanes, `low <= high`."""
+    """Where the dynamics may be evaluated: float64 per clock, `low <= high`."""
 
     low: tf.Tensor
     high: tf.Tensor
@@ -63,8 +63,8 @@ def runge_kutta_step(tableau, ode_fn, interval, t, dt, y, f):
         tableau: `ButcherTableau`.
         ode_fn: Callable `(t, leaves) -> leaves`.
         interval: `Interval` that no stage leaves.
-        t: Float64 lanes.
-        dt: Float64 lanes; 0 leaves a lane where it is.
+        t: Float64 per clock.
+        dt: Float64 per clock; 0 leaves a clock where it is.
         y: List of leaves.
         f: List of leaves, `ode_fn(t, y)`; `[]` for methods that are not
             first-same-as-last, which evaluate it here.
@@ -104,7 +104,7 @@ def dense_weights(tableau, theta):
     """Evaluates the polynomials `b_j(theta)` of dense output.
 
     Returns:
-        List with float64 lanes for each stage, or `None` for those without
+        List with float64 per clock for each stage, or `None` for those without
         a part in it.
     """
     degree = len(tableau.b_dense[0])
@@ -119,7 +119,7 @@ def dense_weights(tableau, theta):
 
 
 def interpolate(y, increments, weights):
-    """Returns `y + sum_j weights_j * increments_j` for lanes of weights.
+    """Returns `y + sum_j weights_j * increments_j` for weights per clock.
 
     Weights may be of many times, `y` and the increments having one row.
     """

@@ -10,7 +10,7 @@ import typing
 import tensorflow as tf
 
 from keras_node.common import tf_internals
-from keras_node.solvers import dense_output
+from keras_node.solvers import clocks
 
 
 class AdaptiveSteps(typing.NamedTuple):
@@ -18,9 +18,9 @@ class AdaptiveSteps(typing.NamedTuple):
 
     Attributes:
         num_steps: Integer scalar.
-        t: `TensorArray` of float64 lanes, where each step starts.
-        dt: The same of its signed size; 0 in lanes that did not advance.
-        output_steps: Integer lanes for each requested time: the step that
+        t: `TensorArray` of float64 per clock, where each step starts.
+        dt: The same of its signed size; 0 in clocks that did not advance.
+        output_steps: Integer per clock for each requested time: the step that
             reached it, or -1; `None` if only the end was requested.
     """
 
@@ -37,9 +37,9 @@ class AdaptiveSteps(typing.NamedTuple):
         return _move(self.t.read(n), self.dt.read(n), times)
 
     def at_each(self, numbers, times):
-        """Returns `(t, dt)` of time-major step numbers with lanes."""
+        """Returns `(t, dt)` of time-major step numbers with clocks."""
         t, dt = [
-            dense_output.rows_of(array.stack(), numbers)
+            clocks.rows_of(array.stack(), numbers)
             for array in (self.t, self.dt)
         ]
         return _move(t, dt, times)
@@ -68,7 +68,7 @@ def _move(t, dt, times):
     """Lets a step move with the interval; the values stay as they are."""
     length = times[-1] - times[0]
     fixed_start = tf.stop_gradient(times[0])
-    # A lane may have nowhere to go, and then has no steps to move.
+    # A clock may have nowhere to go, and then has no steps to move.
     stretch = tf.math.divide_no_nan(length, tf.stop_gradient(length))
     moved = times[0] + (t - fixed_start) * stretch
     stretched = dt * stretch
@@ -100,12 +100,12 @@ class FixedSteps(typing.NamedTuple):
         """Divides each interval into steps no longer than `step_size`.
 
         Args:
-            times: Time-major float64 times, with lanes.
+            times: Time-major float64 times, with clocks.
             step_size: Positive float, or `None` for one step each.
         """
         lengths = tf.abs(times[1:] - times[:-1])
         lane_axes = list(range(1, lengths.shape.rank))
-        # Without lanes there is no longest one, and no step.
+        # Without clocks there is no longest one, and no step.
         lengths = tf.maximum(tf.reduce_max(lengths, axis=lane_axes), 0.0)
         if step_size is None:
             steps = tf.sign(lengths)
@@ -169,7 +169,7 @@ class StepRecorder:
         self._max_num_steps = max_num_steps
 
     def start(self, t, y, f):
-        """Returns an empty record for lanes like `t`."""
+        """Returns an empty record for clocks like `t`."""
         t_array, dt_array = [
             tf.TensorArray(
                 tf.float64,
@@ -179,7 +179,7 @@ class StepRecorder:
             )
             for _ in range(2)
         ]
-        # A solve without steps must tell the lanes of an array, too.
+        # A solve without steps must tell the clocks of an array, too.
         return StepRecorder.Record(
             num_steps=tf.constant(0),
             t=t_array.write(0, t),
@@ -187,9 +187,9 @@ class StepRecorder:
         )
 
     def record(self, record, advanced, t, dt, y, f):
-        """Adds a step from `(t, y)`; it stays if any lane `advanced`.
+        """Adds a step from `(t, y)`; it stays if any clock `advanced`.
 
-        A step that was rejected in every lane is overwritten by the next.
+        A step that was rejected in every clock is overwritten by the next.
         """
         n = record.num_steps
         return record._replace(

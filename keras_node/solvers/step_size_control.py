@@ -31,7 +31,7 @@ _STABLE = 2.0
 
 
 class FirstStep(typing.NamedTuple):
-    """How to begin; positive float64 lanes.
+    """How to begin; positive float64 per clock.
 
     Attributes:
         size: The first step size.
@@ -65,7 +65,7 @@ def _at_least_rounding(dtype, rtol):
 
 
 def error_ratio(tableau, increments, scale, norm):
-    """Returns the error of a step over the error allowed, in each lane.
+    """Returns the error of a step over the error allowed, in each clock.
 
     With a second estimate (DOP853), the first is damped where the second is
     small: `|e5|**2 / sqrt(|e5|**2 + 0.01 |e3|**2)` (Hairer, Nørsett & Wanner,
@@ -147,15 +147,15 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
     return FirstStep(tf.minimum(h, longest), longest)
 
 
-def _nudge(size, leaves, lane_rank):
-    """Returns `size` with signs that alternate along each axis of a lane.
+def _nudge(size, leaves, clock_rank):
+    """Returns `size` with signs that alternate along each axis of a clock.
 
     Diffusion does not answer a nudge that is the same everywhere.
     """
     nudges = []
     for leaf in leaves:
         parity = 0
-        for axis in range(lane_rank, leaf.shape.rank):
+        for axis in range(clock_rank, leaf.shape.rank):
             index = tf.range(tf.shape(leaf)[axis])
             after = [1] * (leaf.shape.rank - axis - 1)
             parity += tf.reshape(index, [-1, *after])
@@ -171,7 +171,7 @@ def step_size_factor(ratio, previous_ratio, solver):
     `beta = 0.1 / order` and Hairer's `alpha = 1 / order - 0.75 * beta`.
 
     Args:
-        ratio: Float64 lanes, the error over the error allowed; not finite
+        ratio: Float64 per clock, the error over the error allowed; not finite
             where the trial step was not.
         previous_ratio: The same of the last accepted step.
         solver: Where the safety factor and the limits stand.

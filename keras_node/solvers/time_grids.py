@@ -40,7 +40,7 @@ def t_shape(solver, times_shape=None):
 
 
 def as_clock(times, solver, leaves, are_sorted=False):
-    """Returns float64 times, time-major, with the lanes of the solve.
+    """Returns float64 times, time-major, with the clocks of the solve.
 
     Args:
         times: As in `odeint`.
@@ -82,7 +82,7 @@ def check_resolution(times, dtype):
     dtype = tf.as_dtype(dtype)
     first, last = times[0], times[-1]
     spans = np.abs(last - first)
-    # A lane may have nowhere to go.
+    # A clock may have nowhere to go.
     spans = np.where(spans > 0, spans, np.inf)
     largest = np.maximum(np.abs(first), np.abs(last))
     epsilon = float(ml_dtypes.finfo(dtype.as_numpy_dtype).eps)
@@ -161,8 +161,8 @@ def _raise_times(times):
 def _check_shape(shape, times, solver, leaves):
     if shape.rank not in (1, 2) or (shape[-1] is not None and shape[-1] < 2):
         _raise_times(times)
-    has_lanes = shape.rank == 2 or getattr(solver, "per_sample_steps", False)
-    if not has_lanes:
+    has_clocks = shape.rank == 2 or getattr(solver, "per_sample_steps", False)
+    if not has_clocks:
         return
     if not isinstance(solver, Solver):
         raise ValueError(
