@@ -100,7 +100,7 @@ class JacobianFrobenius(Regularizer):
     def sample_probes(self, y, key):
         """Returns the noise of one solve, `(1, batch, ...)`, like `y`."""
         leaves = [
-            probe_noise.sample_like(leaf, 1, "rademacher", self.seed, key + i)
+            probe_noise.sample_like(leaf, 1, "rademacher", self.seed ^ i, key)
             for i, leaf in enumerate(tf.nest.flatten(y))
         ]
         return tf.nest.pack_sequence_as(y, leaves)

@@ -63,10 +63,11 @@ class ExactTrace(TraceEstimator):
 class Hutchinson(TraceEstimator):
     """An unbiased estimate, `mean_k v_k^T df/dy v_k`, with `E[v v^T] = I`.
 
-    The noise `v` is a function of the seed, the weights of the dynamics and
-    the shape of the state. So a solve and its inverse share it, `log_prob` is
-    a deterministic function while the weights stay, and every step of training
-    sees new noise.
+    In training each solve draws new noise `v`, from a seed that is saved with
+    the layer. Elsewhere the noise is a function of `seed` and the shape of the
+    state: a solve and its inverse share it, and `log_prob` is a deterministic
+    function. Outside of `fit` it counts as training that a tape watches the
+    weights, unless the call says `training`.
 
     Args:
         num_probes: Positive integer, how many `v` to average. Default 1.

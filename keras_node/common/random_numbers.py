@@ -54,11 +54,14 @@ class Seeds(keras.layers.Layer):
 
     Keras saves the weights of layers, not the state of generators: training
     that goes on from a file would see other noise than it would have without.
+
+    Args:
+        seed: Integer to begin with, or `None` (default) to draw one.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, seed=None, **kwargs):
         super().__init__(**kwargs)
-        self.generator = keras.random.SeedGenerator()
+        self.generator = keras.random.SeedGenerator(seed)
         self.built = True
 
     def next(self):
@@ -69,7 +72,9 @@ class Seeds(keras.layers.Layer):
         store["state"] = keras.ops.convert_to_numpy(self.generator.state)
 
     def load_own_variables(self, store):
-        self.generator.state.assign(store["state"])
+        # Files of earlier versions have none: the one that was drawn stays.
+        if "state" in store.keys():
+            self.generator.state.assign(store["state"])
 
 
 def normal(shape, seed, dtype):

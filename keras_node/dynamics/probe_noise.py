@@ -1,17 +1,16 @@
 """The noise of estimates, drawn once for a solve.
 
-It is a function of a seed, of the weights of the dynamics and of the state's
-shape: a solve and its inverse share it, the result is a deterministic function
-while the weights stay, and each step of training sees new noise.
+It is a function of a seed, of a key and of the state's shape. The key is new in
+each step of training, and the same elsewhere: there a solve and its inverse
+share their noise, and results are deterministic functions.
 """
 
 import random
 
 import tensorflow as tf
 
-from keras_node.common import random_numbers
+from keras_node.common import random_numbers, tf_internals
 from keras_node.common.arguments import as_int32
-from keras_node.dynamics import tracing
 
 DISTRIBUTIONS = ("rademacher", "gaussian")
 _MAX_SEED = 2**31 - 1
@@ -30,18 +29,25 @@ def as_seed(seed):
     return as_int32(seed, "seed")
 
 
-def key_of(ode_fn, t_shape, y):
-    """Returns an integer that changes whenever a weight of dynamics does.
+def key_of(seeds, training, weights):
+    """Returns the integer that the noise of one solve is drawn with.
+
+    In training each solve has a new one; else it is 0, so that all solves
+    share their noise and what depends on it is a function.
 
     Args:
-        ode_fn: Callable `(t, y) -> dy/dt`.
-        t_shape: Shape of the time, `()` or `(batch,)`.
-        y: Float tensor, the state, or a nested structure.
+        seeds: `Seeds` of the layer that solves; `None` for 0 in any case.
+        training: Boolean; or `None` outside of Keras's own loops, where it is
+            taken for training that a tape watches the weights.
+        weights: List of the trainable Keras variables of the dynamics.
     """
-    total = tf.zeros([], tf.int32)
-    for weight in tracing.trace(ode_fn, t_shape, y).floats:
-        total += tf.reduce_sum(_bits(tf.stop_gradient(weight)))
-    return total
+    if training is None:
+        training = tf_internals.is_watched(
+            [tf.convert_to_tensor(weight) for weight in weights]
+        )
+    if seeds is None or not training:
+        return tf.zeros([], tf.int32)
+    return tf.reduce_sum(tf.cast(seeds.next(), tf.int32))
 
 
 def sample_like(y, count, distribution, seed, key):
@@ -87,11 +93,3 @@ def thaw(bits, y):
     return tf.nest.map_structure(
         lambda leaf, state: tf.bitcast(leaf, state.dtype), bits, y
     )
-
-
-def _bits(weight):
-    """Returns all bits of a float tensor, as int32."""
-    weight = tf.convert_to_tensor(weight)
-    # A number of eight bytes becomes two integers.
-    integer = tf.int16 if weight.dtype.size == 2 else tf.int32
-    return tf.cast(tf.bitcast(weight, integer), tf.int32)

@@ -11,6 +11,7 @@ from keras_node import adjoints, solvers
 from keras_node import regularizers as regularization
 from keras_node import trace as trace_estimators
 from keras_node.common import metrics
+from keras_node.common.random_numbers import Seeds
 from keras_node.dynamics import probe_noise
 from keras_node.dynamics.linearization import Linearization
 from keras_node.dynamics.vector_field import VectorField
@@ -154,6 +155,10 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         self._nfe_backward = metrics.NFE(f"{name}_nfe_backward")
         self._penalties = Penalties(regularizers, name)
         self._penalty_metrics = self._penalties.metrics
+        self._seeds = None
+        if self.trace.is_random or self._penalties.needs_probes:
+            source = self.trace if self.trace.is_random else self._penalties
+            self._seeds = Seeds(getattr(source, "seed", None))
         self._show_weights()
 
     @property
@@ -346,7 +351,9 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         bits = None
         if trace.is_random or self._penalties.needs_probes:
             source = trace if trace.is_random else self._penalties
-            key = probe_noise.key_of(ode_fn, time_grids.t_shape(self.solver), y)
+            key = probe_noise.key_of(
+                self._seeds, training, self.trainable_variables
+            )
             bits = probe_noise.freeze(source.sample_probes(y, key))
 
         def augmented(t, state):

@@ -10,7 +10,9 @@ from keras_node import adjoints, solvers
 from keras_node import regularizers as regularization
 from keras_node.common import metrics
 from keras_node.common.arguments import as_boolean
+from keras_node.common.random_numbers import Seeds
 from keras_node.common.tensors import as_floats
+from keras_node.dynamics import probe_noise
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration.solve import solve
 from keras_node.integration.solving import Solving
@@ -116,6 +118,9 @@ class ODELayer(Solving, keras.layers.Layer):
         self._nfe_backward = metrics.NFE(f"{self.name}_nfe_backward")
         self._penalties = Penalties(regularizers, self.name)
         self._penalty_metrics = self._penalties.metrics
+        self._seeds = None
+        if self._penalties.needs_probes:
+            self._seeds = Seeds(self._penalties.seed)
 
     def build(self, inputs_shape=None, times_shape=None):
         t_shape = time_grids.t_shape(self.solver, times_shape)
@@ -134,10 +139,11 @@ class ODELayer(Solving, keras.layers.Layer):
         state = tf.nest.map_structure(
             lambda leaf: as_floats(leaf, "inputs", self.compute_dtype), inputs
         )
-        ode_fn = self._field.bind(training)
-        t_shape = time_grids.t_shape(self.solver, np.shape(times))
+        key = probe_noise.key_of(
+            self._seeds, training, self.trainable_variables
+        )
         results = solve(
-            self._penalties.extend(ode_fn, t_shape, state),
+            self._penalties.extend(self._field.bind(training), state, key),
             (state, self._penalties.zeros(state)),
             self.times if times is None else times,
             self.solver,

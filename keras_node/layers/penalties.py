@@ -34,8 +34,16 @@ class Penalties:
 
     def sample_probes(self, y, key):
         """Returns the noise of the first that needs some."""
-        first = next(r for r in self.regularizers if r.needs_probes)
-        return first.sample_probes(y, key)
+        return self._first_with_probes.sample_probes(y, key)
+
+    @property
+    def seed(self):
+        """The seed of that noise."""
+        return getattr(self._first_with_probes, "seed", None)
+
+    @property
+    def _first_with_probes(self):
+        return next(r for r in self.regularizers if r.needs_probes)
 
     def zeros(self, y):
         """Returns the integrals at the first time, `(batch,)` each."""
@@ -48,19 +56,18 @@ class Penalties:
         """Returns the derivatives of the integrals."""
         return [r.rate(linearization) for r in self.regularizers]
 
-    def extend(self, ode_fn, t_shape, y):
+    def extend(self, ode_fn, y, key):
         """Returns dynamics of `(y, integrals)`.
 
         Args:
             ode_fn: Callable `(t, y) -> dy/dt`.
-            t_shape: Shape of the time, `()` or `(batch,)`.
             y: The state at the first time.
+            key: Integer, mixed into the seed of the noise.
         """
         if not self.regularizers:
             return lambda t, state: (ode_fn(t, state[0]), [])
         bits = None
         if self.needs_probes:
-            key = probe_noise.key_of(ode_fn, t_shape, y)
             bits = probe_noise.freeze(self.sample_probes(y, key))
 
         def extended(t, state):

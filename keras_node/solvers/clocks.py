@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 def align(values, leaf):
-    """Casts values per clock to the leaf's dtype and shapes them to broadcast."""
+    """Casts values per clock to a leaf's dtype, shaped to broadcast."""
     return _align(tf.cast(values, leaf.dtype), leaf)
 
 
