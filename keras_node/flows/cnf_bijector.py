@@ -16,7 +16,7 @@ from keras_node.dynamics import probe_noise
 from keras_node.dynamics.linearization import Linearization
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.flows import building, event_shapes
-from keras_node.flows.cache_epochs import Epochs
+from keras_node.flows.cache_versions import CacheVersion, pinned
 from keras_node.integration.solve import solve
 from keras_node.integration.solving import Solving
 from keras_node.layers.penalties import Penalties
@@ -127,7 +127,7 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         field = VectorField(dynamics, self)
         field.refuse_stateful_layers()
         keras.layers.Layer.__init__(self, name=name, autocast=False)
-        self._epochs = Epochs()
+        self._cache_version = CacheVersion()
         self._had_condition = False
         tfp.bijectors.Bijector.__init__(
             self,
@@ -183,7 +183,10 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
     def _get_parameterization(self):
         # tfp's caches, a chain's included, know a bijector by a hash of this.
         weights = [v for layer in self._weighted() for v in layer.variables]
-        return {**self.parameters, "epoch": self._epochs.current(weights)}
+        return {
+            **self.parameters,
+            "version": self._cache_version.current(weights),
+        }
 
     @property
     def diagnostics(self):
@@ -255,13 +258,15 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         return self._solve_inverse(y, **options)[0]
 
     def _forward_log_det_jacobian(self, x, **kwargs):
-        attributes = self._cache.forward_attributes(x, **kwargs)
-        self._cache.forward(x, **kwargs)
+        with pinned():
+            attributes = self._cache.forward_attributes(x, **kwargs)
+            self._cache.forward(x, **kwargs)
         return attributes["fldj"]
 
     def _inverse_log_det_jacobian(self, y, **kwargs):
-        attributes = self._cache.inverse_attributes(y, **kwargs)
-        self._cache.inverse(y, **kwargs)
+        with pinned():
+            attributes = self._cache.inverse_attributes(y, **kwargs)
+            self._cache.inverse(y, **kwargs)
         return attributes["ildj"]
 
     def _solve(self, x, times, **options):

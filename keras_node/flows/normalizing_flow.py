@@ -15,6 +15,7 @@ from keras_node.flows.bijector_kwargs import (
     needs_condition,
     takes_condition,
 )
+from keras_node.flows.cache_versions import pinned
 from keras_node.saving import configs, tfp_objects
 
 
@@ -232,7 +233,7 @@ class NormalizingFlow(keras.Model):
         if is_integer(seed):
             seed = int(seed)  # tfp knows none of numpy's.
         options = self._options(condition, False)
-        with building.refusing_new_weights():
+        with pinned(), building.refusing_new_weights():
             return self.distribution.sample(
                 sample_shape, seed=seed, bijector_kwargs=options
             )
@@ -340,7 +341,7 @@ class NormalizingFlow(keras.Model):
         # sample was drawn before a step of training.
         x = tf.identity(as_floats(x, "x", self.distribution.dtype))
         options = self._options(condition, training)
-        with building.refusing_new_weights():
+        with pinned(), building.refusing_new_weights():
             return self.distribution.log_prob(x, bijector_kwargs=options)
 
     def _gap(self, count):
@@ -349,7 +350,7 @@ class NormalizingFlow(keras.Model):
         replica = tf.distribute.get_replica_context()
         seed += [0, replica.replica_id_in_sync_group if replica else 0]
         options = self._options(None, True)
-        with building.refusing_new_weights():
+        with pinned(), building.refusing_new_weights():
             z = self.base_distribution.sample(count, seed=seed)
             x = self.bijector.forward(z, **options)
             log_q = self.base_distribution.log_prob(z)

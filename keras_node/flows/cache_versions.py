@@ -5,13 +5,15 @@ as the result is alive; that weights change, or that a gradient is wanted, they
 do not see.
 """
 
+import contextlib
 import threading
 
 import tensorflow as tf
-from tensorflow.python.eager import record  # No public way to ask for a tape.
+
+from keras_node.common import tf_internals
 
 
-class Epochs:
+class CacheVersion:
     """Counts the changes after which a remembered value has to go.
 
     They are the change of a weight, another graph, and, eagerly, another
@@ -31,11 +33,40 @@ class Epochs:
         """
         if not tf.executing_eagerly():
             return id(tf.compat.v1.get_default_graph())
+        if _pins.versions is None:
+            return self._find(weights)
+        if id(self) not in _pins.versions:
+            _pins.versions[id(self)] = self._find(weights)
+        return _pins.versions[id(self)]
+
+    def _find(self, weights):
         values = _hash_of(weights) if weights else None
         if self._values not in (None, values):
             self._count += 1
         self._values = values
         return self._count, _tapes.count(weights)
+
+
+@contextlib.contextmanager
+def pinned():
+    """Finds each version once, for the time of one call.
+
+    A version takes a copy of all weights; a call asks for it ten times.
+    """
+    outer = _pins.versions
+    if outer is None:
+        _pins.versions = {}
+    try:
+        yield
+    finally:
+        _pins.versions = outer
+
+
+class _Pins(threading.local):
+    versions = None
+
+
+_pins = _Pins()
 
 
 def _hash_of(weights):
@@ -44,7 +75,10 @@ def _hash_of(weights):
 
 
 class _Tapes(threading.local):
-    """Counts the tapes that it sees, each thread those of its own."""
+    """Counts the tapes that it sees, each thread those of its own.
+
+    One that does not watch the weights is another at each question.
+    """
 
     def __init__(self):
         self._count = 0
@@ -52,11 +86,9 @@ class _Tapes(threading.local):
 
     def count(self, weights):
         trained = [weight for weight in weights if weight.trainable]
-        if not trained or not record.could_possibly_record():
+        if not trained or not tf_internals.are_recording():
             return self._count
-        if self._mark is None or not record.should_record_backprop(
-            [self._mark]
-        ):
+        if self._mark is None or not tf_internals.is_watched([self._mark]):
             self._mark = tf.identity(trained[0])
             self._count += 1
         return self._count
