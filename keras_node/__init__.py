@@ -53,3 +53,7 @@ def __getattr__(name):
     if name == "visualize":
         return importlib.import_module("keras_node.visualize")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return [*__all__, "visualize"]

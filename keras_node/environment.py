@@ -1,4 +1,4 @@
-"""What must hold before TensorFlow Probability can be imported."""
+"""Checks of the environment, before TensorFlow Probability is imported."""
 
 import importlib
 import importlib.util
@@ -29,7 +29,7 @@ def check_environment():
 
 
 def _keras_backend():
-    # The variable counts until keras is imported. It is read here because
+    # Until keras is imported, the variable decides. It is read here because
     # importing keras with a backend that is not installed fails with a
     # message about that backend.
     variable = os.environ.get("KERAS_BACKEND")

@@ -1,4 +1,4 @@
-"""Penalties on dynamics that are hard to solve, integrated along the way."""
+"""Regularizers: penalties on dynamics, integrated along the solution."""
 
 import keras
 import tensorflow as tf
@@ -12,9 +12,9 @@ from keras_node.saving import identifiers
 class Regularizer(identifiers.Configurable):
     """Base class of penalties `weight * mean over the batch of int g dt`.
 
-    The integral is part of the layer's solve, but does not control its
-    error: outputs, log-dets and the steps are those without it. Along
-    reversed times it counts as positive too.
+    The integral is part of the layer's solve, but not of its error control:
+    outputs, log-dets and steps are the same without it. It counts as positive
+    along reversed times, too.
 
     Args:
         weight: Float, at least 0, the factor in the loss.
@@ -45,7 +45,7 @@ class Regularizer(identifiers.Configurable):
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class KineticEnergy(Regularizer):
-    """The kinetic energy `int |f(t, y)|^2 dt`: of two flows, the shorter way.
+    """The kinetic energy `int |f(t, y)|^2 dt`, which favours short paths.
 
     The square is summed over the state. Paths of least energy are straight
     lines at constant speed, which solvers follow in few steps.
@@ -78,7 +78,7 @@ class JacobianFrobenius(Regularizer):
 
     Estimated without bias as `|v^T df/dy|^2`, for noise `v` that stays the
     same throughout a solve: that of the flow's trace estimator, if it has
-    any, or else of its own, new with each change of the weights.
+    any, or else separate noise, drawn anew for each solve in training.
 
     Args:
         weight: Float, at least 0. Default 0.01.
@@ -112,7 +112,7 @@ class JacobianFrobenius(Regularizer):
 
 
 def _sum_of_squares(structure, first_axis):
-    """Sums over all leaves, and their axes from `first_axis` on."""
+    """Sums squares over all leaves, and their axes from `first_axis` on."""
     leaves = tf.nest.flatten(structure)
     dtype = solved_dtype(leaves[0].dtype)
     return tf.add_n(
@@ -133,7 +133,7 @@ _REGISTRY = {
 
 
 def get(regularizers):
-    """Returns the regularizers of a layer's argument, as a list.
+    """Returns the list of regularizers that a layer's argument stands for.
 
     Args:
         regularizers: `None`; or a list of names (`"kinetic_energy"`,
@@ -141,7 +141,7 @@ def get(regularizers):
 
     Raises:
         ValueError: If a name is unknown.
-        TypeError: If it is no list, or one of it no regularizer.
+        TypeError: If it is not a list, or an item is not a regularizer.
     """
     if regularizers is None:
         return []

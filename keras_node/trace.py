@@ -1,4 +1,4 @@
-"""The divergence of a vector field, exact and estimated."""
+"""Trace estimators: the divergence of a vector field, exact or estimated."""
 
 import keras
 import tensorflow as tf
@@ -9,12 +9,12 @@ from keras_node.saving import identifiers
 
 
 class TraceEstimator(identifiers.Configurable):
-    """Base class of the ways to find `tr(df/dy)`."""
+    """Base class of the ways to compute `tr(df/dy)`."""
 
     is_random = False
 
     def sample_probes(self, y, key):
-        """Returns the noise of one solve, `(k, batch, ...)`; `None` for none.
+        """Returns the noise of one solve, `(k, batch, ...)`, or `None`.
 
         Args:
             y: Float tensor `(batch, ...)`, the state.
@@ -37,8 +37,8 @@ class ExactTrace(TraceEstimator):
     """The divergence itself, `sum_i e_i^T df/dy e_i`.
 
     All unit vectors go through one batched vector-Jacobian product: `D` of
-    them for a state of `D` numbers. Dynamics with a method `divergence(t, y)`
-    are asked for it instead.
+    them for a state of `D` numbers. If the dynamics have a method
+    `divergence(t, y)`, that is used instead.
     """
 
     def divergence(self, linearization):
@@ -66,13 +66,13 @@ class Hutchinson(TraceEstimator):
     In training each solve draws new noise `v`, from a seed that is saved with
     the layer. Elsewhere the noise is a function of `seed` and the shape of the
     state: a solve and its inverse share it, and `log_prob` is a deterministic
-    function. Outside of `fit` it counts as training that a tape watches the
-    weights, unless the call says `training`.
+    function. Outside `fit`, a call counts as training if a tape watches the
+    weights, unless `training` is passed.
 
     Args:
         num_probes: Positive integer, how many `v` to average. Default 1.
-        distribution: `"rademacher"` (default), of least variance, or
-            `"gaussian"`.
+        distribution: `"rademacher"` (default), which has the least variance,
+            or `"gaussian"`.
         seed: Integer for the same noise in every run, or `None` (default) to
             draw one.
 
@@ -108,16 +108,17 @@ class Hutchinson(TraceEstimator):
 class HutchPlusPlus(Hutchinson):
     """An estimate that is exact on the Jacobian's largest directions.
 
-    With `Q` an orthonormal basis of `J^T S`, for a third of the probes `S`,
-    adds the trace on `Q` to Hutchinson's estimate, by another third, on the
-    rest of the space. Three products for each of `num_probes`; exact once
-    `num_probes` reaches the dimension. The gradient takes `Q` for constant:
-    unbiased, since the estimate is for any `Q`.
+    With `Q` an orthonormal basis of `J^T S`, where `S` is one half of the
+    probes, adds the trace on `Q` to Hutchinson's estimate, from the other
+    half, on the rest of the space. It takes three products for each of
+    `num_probes`, and is exact once `num_probes` reaches the dimension. The
+    gradient treats `Q` as constant: it is unbiased, since the estimate is so
+    for any `Q`.
 
     Args:
         num_probes: Positive integer, columns of `S`. Default 1.
-        distribution: As of `Hutchinson`.
-        seed: As of `Hutchinson`.
+        distribution: As in `Hutchinson`.
+        seed: As in `Hutchinson`.
 
     Reference:
     - [Meyer et al., 2021](https://arxiv.org/abs/2010.09649)
@@ -135,7 +136,7 @@ class HutchPlusPlus(Hutchinson):
         """Returns the estimate for each sample, `(batch,)`."""
         sketch, rest = tf.split(linearization.probes, 2)
         basis = _orthonormal(tf.stop_gradient(linearization.vjp(sketch)))
-        rest = _rest(rest, basis)
+        rest = _project_out(rest, basis)
         products = linearization.vjp(tf.concat([basis, rest], axis=0))
         size = basis.shape[0]
         on_basis = tf.reduce_sum(_dot(products[:size], basis), axis=0)
@@ -159,13 +160,13 @@ def _orthonormal(vectors):
     return tf.ensure_shape(basis, [count, *vectors.shape[1:]])
 
 
-def _rest(vectors, basis):
-    """Returns vectors without their parts in the span of the basis."""
+def _project_out(vectors, basis):
+    """Returns vectors without their components in the span of the basis."""
     axes = list(range(3, basis.shape.rank + 1))
-    parts = tf.reduce_sum(
+    coefficients = tf.reduce_sum(
         vectors[:, None] * basis[None], axis=axes, keepdims=True
     )
-    return vectors - tf.reduce_sum(parts * basis[None], axis=1)
+    return vectors - tf.reduce_sum(coefficients * basis[None], axis=1)
 
 
 _REGISTRY = {
@@ -176,15 +177,15 @@ _REGISTRY = {
 
 
 def get(identifier):
-    """Returns the estimator of a name, a config dict or an object.
+    """Returns the trace estimator that an identifier stands for.
 
     Args:
-        identifier: `"exact"`, `"hutchinson"` or `"hutch++"`; a dict as
+        identifier: `"exact"`, `"hutchinson"` or `"hutch++"`; a config dict as
             `serialize` makes it; or a `TraceEstimator`.
 
     Raises:
         ValueError: If a name is unknown.
-        TypeError: If it is neither name, dict nor estimator.
+        TypeError: If it is none of these.
     """
     return identifiers.get(identifier, _REGISTRY, "trace", TraceEstimator)
 

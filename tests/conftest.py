@@ -13,8 +13,16 @@ MATRIX = {
     "test_solves_in_control_flow.py",
     "test_tracked_weights.py",
 }
-# The default adjoint, eagerly and in graphs; the others with `-m slow`.
-SLOW = {"backsolve", "direct", "xla"}
+# The default adjoint, eagerly and, of `odeint` and `ODELayer`, in graphs; the
+# others with `-m slow`.
+SLOW = [
+    {"backsolve"},
+    {"direct"},
+    {"xla"},
+    {"CNFBijector", "function"},
+    {"LatentODE", "function"},
+    {"NormalizingFlow", "function"},
+]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,7 +31,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         parameters = getattr(item, "callspec", None)
         if item.path.name in MATRIX and parameters is not None:
-            if not SLOW.isdisjoint(parameters.id.split("-")):
+            words = set(parameters.id.split("-"))
+            if any(slow <= words for slow in SLOW):
                 item.add_marker("slow")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import tensorflow as tf
-from gradients import (
+from support.gradients import (
     ADJOINTS,
     RTOL,
     Flow,

@@ -1,10 +1,10 @@
 """Tests of `Augment`."""
 
-import checks
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import checks
 
 import keras_node
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import tensorflow as tf
-from gradients import assert_close, end, float64, gradient, tight
+from support.gradients import assert_close, end, float64, gradient, tight
 
 import keras_node
 from keras_node.adjoints import BacksolveAdjoint

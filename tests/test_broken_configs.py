@@ -1,4 +1,4 @@
-"""Broken configs: an object, or an error that says what is wrong with them.
+"""Configs broken at random: an object, or an error that says what is wrong.
 
 Whatever a config names, nothing runs that Keras does not know.
 """
@@ -13,11 +13,11 @@ import hypothesis
 import keras
 import numpy as np
 import pytest
-import strategies
 import tensorflow as tf
 import tensorflow_probability as tfp
 from hypothesis import strategies as st
-from strategies import INF, NAN, examples
+from support import strategies
+from support.strategies import INF, NAN, examples
 
 import keras_node
 from keras_node import adjoints, likelihoods, regularizers, solvers, trace
@@ -161,7 +161,7 @@ FOREIGN = {
         "registered_name": None,
     },
     "a class of tests": {
-        "module": "strategies",
+        "module": "support.strategies",
         "class_name": "Anything",
         "config": {},
         "registered_name": None,

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo
+from support import zoo
 
 import keras_node
 from keras_node.callbacks import NFEBudget, NFELogger, ToleranceSchedule

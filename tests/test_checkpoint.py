@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from gradients import assert_close, end, float64, gradient
+from support.gradients import assert_close, end, float64, gradient
 
 import keras_node
 from keras_node.adjoints import CheckpointAdjoint, checkpoint_store

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_node.solvers import time_grids
+from keras_node.solvers import requested_times
 
 UNIX = 1_700_000_000.0
 
@@ -16,7 +16,7 @@ def check(times, dtype):
     times = tf.constant(np.transpose(times), tf.float64)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        time_grids.check_resolution(times, dtype)
+        requested_times.check_resolution(times, dtype)
     assert all(w.category is UserWarning for w in caught)
     assert all("Subtract the first time" in str(w.message) for w in caught)
     return bool(caught)
@@ -68,7 +68,7 @@ def test_times_that_are_the_same_to_dynamics_give_a_warning(times, dtype):
 def test_times_of_a_graph_are_not_checked():
     @tf.function
     def run(times):
-        time_grids.check_resolution(times, tf.float32)
+        requested_times.check_resolution(times, tf.float32)
         return times
 
     run(tf.constant([UNIX, UNIX + 1.0], tf.float64))

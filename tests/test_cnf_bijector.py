@@ -110,21 +110,20 @@ def test_an_estimate_and_that_of_the_inverse_share_their_noise(trace):
     np.testing.assert_allclose(inverse, -log_det, atol=1e-6)
     exact = _flow(flow.dynamics).forward_log_det_jacobian(x)
     assert np.abs(log_det - exact).max() > 1e-3
-    flow.dynamics.layers[-1].bias.assign_add([1e-12] * 3)
-    renewed = flow.forward_log_det_jacobian(tf.identity(x))
+    renewed = flow.forward_log_det_jacobian(tf.identity(x), training=True)
     assert np.abs(log_det - renewed).max() > 1e-3
 
 
 @pytest.mark.filterwarnings("ignore:The dynamics read variables")
-def test_a_function_with_variables_gets_new_noise_when_they_change():
+def test_a_function_with_variables_gets_new_noise_under_their_tape():
     matrix = tf.Variable(np.arange(9.0).reshape(3, 3) / 10)
     flow = _flow(lambda t, y: y @ matrix, trace=Hutchinson(seed=1))
     x = _points(6, 3)
     first = flow.forward_log_det_jacobian(x)
     again = flow.forward_log_det_jacobian(tf.identity(x))
     np.testing.assert_array_equal(first, again)
-    matrix[0, 0].assign(2.0**-40)  # All low bits are zero.
-    renewed = flow.forward_log_det_jacobian(tf.identity(x))
+    with tf.GradientTape():
+        renewed = flow.forward_log_det_jacobian(tf.identity(x))
     assert np.abs(first - renewed).max() > 1e-3
 
 

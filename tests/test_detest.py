@@ -2,11 +2,11 @@
 
 import functools
 
-import detest
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import integrate
+from support import detest
 
 import keras_node
 from keras_node import solvers

@@ -421,7 +421,7 @@ def test_solver_of_tfp_is_made_at_each_tolerance(eagerly):
     assert report.reference == "Tsit5(rtol=1e-05)"
     # One without a config has the tolerances that it was made with.
     raw = tfp.math.ode.DormandPrince()
-    assert solver_sweep.choices(raw, [1e-2, 1e-4]) == [(raw, [None])]
+    assert solver_sweep.solver_variants(raw, [1e-2, 1e-4]) == [(raw, [None])]
 
 
 def test_own_solver_that_fails_is_flagged(eagerly):

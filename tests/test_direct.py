@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from gradients import assert_close, end, float64, tight
+from support.gradients import assert_close, end, float64, tight
 
 from keras_node.solvers import RK4, Tsit5
 

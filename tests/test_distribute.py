@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 TESTS = pathlib.Path(__file__).parent
+PROGRAM = TESTS / "support" / "train_on_replicas.py"
 EXAMPLE = TESTS.parent / "examples" / "multi_worker.py"
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 LONGEST = 600  # Seconds, on a slow machine with other things to do.
@@ -23,10 +24,10 @@ MODELS = pytest.mark.parametrize("name", ["ode_net", "flow", "latent_ode"])
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Returns what `train_on_replicas.py` found, in a process of its own."""
+    """Returns what `PROGRAM` found, in a process of its own."""
     path = tmp_path_factory.mktemp("replicas") / "results.json"
     process = subprocess.run(
-        [sys.executable, TESTS / "train_on_replicas.py", path],
+        [sys.executable, PROGRAM, path],
         env=QUIET,
         capture_output=True,
         text=True,
@@ -91,7 +92,7 @@ def test_replicas_with_unequal_shares_draw_independent_noise(trained):
 
 @pytest.mark.slow
 def test_two_machines_end_with_the_weights_of_one_device(trained, tmp_path):
-    program = [sys.executable, TESTS / "train_on_replicas.py", tmp_path / "w"]
+    program = [sys.executable, PROGRAM, tmp_path / "w"]
     launcher = runpy.run_path(EXAMPLE.with_name("local_workers.py"))
     launcher["run_locally"](program, count=2, max_restarts=0)
     for path in tmp_path.iterdir():
@@ -177,7 +178,8 @@ def unbroken(tmp_path_factory):
     return steps_that_count(lines), weights_in(folder)
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_run_that_lost_a_worker_ends_as_if_it_had_not(
     unbroken, victim, tmp_path
 ):

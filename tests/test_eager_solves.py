@@ -7,13 +7,13 @@ import tensorflow as tf
 
 import keras_node
 from keras_node.adjoints import CheckpointAdjoint
-from keras_node.integration import eager_solves
+from keras_node.integration import eager_solve_graphs
 from keras_node.solvers import Tsit5
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
-    monkeypatch.setattr(eager_solves, "_kept", eager_solves._Kept())
+    monkeypatch.setattr(eager_solve_graphs, "_kept", eager_solve_graphs._Kept())
 
 
 @pytest.fixture
@@ -100,9 +100,11 @@ def test_a_tolerance_that_is_a_variable_may_be_assigned():
 
 
 def test_the_number_of_graphs_is_bounded():
-    for rate in range(eager_solves._MAX_KEPT + 3):
+    for rate in range(eager_solve_graphs._MAX_KEPT + 3):
         end(lambda t, y, rate=rate: -float(rate) * y, tf.ones([]))
-    assert len(eager_solves._kept._functions) == eager_solves._MAX_KEPT
+    assert (
+        len(eager_solve_graphs._kept._functions) == eager_solve_graphs._MAX_KEPT
+    )
 
 
 def test_a_graph_that_fails_says_what_an_eager_solve_says():

@@ -110,9 +110,13 @@ def test_planar_layer_has_the_log_det_of_its_jacobian(figure_4):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("latent_spirals", "RMSE on 100 times beyond"),
+        pytest.param(
+            "latent_spirals", "RMSE on 100 times beyond", marks=pytest.mark.slow
+        ),
         ("latent_vowels", "RMSE on hidden frames"),
-        ("latent_events", "RMSE of intensity"),
+        pytest.param(
+            "latent_events", "RMSE of intensity", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_latent_example_ends_with_its_table_and_plot(

@@ -182,3 +182,29 @@ def test_bdf_names_what_it_needs_where_the_batch_is_unknown(tmp_path):
     model = keras.Sequential([keras.Input((2,)), layer])
     with pytest.raises(ValueError, match="drop_remainder=True"):
         model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
+
+
+@pytest.mark.parametrize("solver", ["rk4", "tsit5"])
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve"])
+def test_a_graph_that_only_infers_records_nothing(solver, adjoint):
+    """ONNX has no lists of tensors, in which steps are recorded."""
+    layer = keras_node.ODELayer(
+        keras.layers.Dense(2, "tanh"), solver=solver, adjoint=adjoint
+    )
+    x = tf.constant([[0.5, -0.5]])
+    function = tf.function(layer)
+    graph = function.get_concrete_function(x).graph.as_graph_def()
+    nodes = [*graph.node]
+    for inner in graph.library.function:
+        nodes.extend(inner.node_def)
+    assert not [n.op for n in nodes if n.op.startswith("TensorList")]
+
+    def gradient(call):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(call(x) ** 2)
+        return tape.gradient(loss, layer.trainable_variables)
+
+    for actual, expected in zip(
+        gradient(function), gradient(layer), strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5)

@@ -3,12 +3,14 @@
 import pytest
 import tensorflow as tf
 
-from keras_node.dynamics import tracing
-from keras_node.integration.fingerprint import signature_of
+from keras_node.dynamics import graph_tracing
+from keras_node.integration.field_signature import signature_of
 
 
 def signature(dynamics):
-    return signature_of(tracing.trace(dynamics, (), tf.ones([2])).function)
+    return signature_of(
+        graph_tracing.trace(dynamics, (), tf.ones([2])).function
+    )
 
 
 def scaled_gradient(factor):

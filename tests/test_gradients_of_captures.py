@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from gradients import ADJOINTS, MODES, assert_close, float64, gradient
 from scipy import linalg
-from support_gates import GATES, RATE, expected
-from support_modes import (
+from support.gates import GATES, RATE, expected
+from support.gradients import ADJOINTS, MODES, assert_close, float64, gradient
+from support.modes import (
     RTOL,
     STATE,
     decay,

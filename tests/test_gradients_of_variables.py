@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from gradients import ADJOINTS, MODES, assert_close, float64, gradient
-from support_gates import GATES, RATE, expected
-from support_modes import FACES, RTOL, STATE, Field, decay, face, solve
+from support.gates import GATES, RATE, expected
+from support.gradients import ADJOINTS, MODES, assert_close, float64, gradient
+from support.modes import FACES, RTOL, STATE, Field, decay, face, solve
 
 
 @pytest.mark.parametrize("mode", MODES)

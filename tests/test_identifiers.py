@@ -97,8 +97,16 @@ def test_short_dict_may_leave_out_the_config():
 
 
 def test_objects_are_returned_as_they_are():
-    for solver in (solvers.Tsit5(), tfp.math.ode.DormandPrince()):
+    for solver in (solvers.Tsit5(), solvers.BDF()):
         assert solvers.get(solver) is solver
+
+
+def test_a_foreign_solver_gets_an_adapter_once():
+    foreign = tfp.math.ode.DormandPrince()
+    solver = solvers.get(foreign)
+    assert solver.solver is foreign
+    assert solvers.get(solver) is solver
+    assert not solver.can_replay
 
 
 @pytest.mark.parametrize("solver", [solvers.Tsit5, tfp.math.ode.BDF])

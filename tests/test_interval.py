@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from strategies import OWN_SOLVERS
+from support.strategies import OWN_SOLVERS
 
 import keras_node
 from keras_node import solvers

@@ -2,12 +2,12 @@
 
 import copy
 
-import checks
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src import testing
+from support import checks
 
 import keras_node
 from keras_node import adjoints, solvers

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import zoo
+from support import zoo
 
 import keras_node
 

@@ -6,7 +6,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
-import zoo
+from support import zoo
 
 import keras_node
 from keras_node import diagnostics

@@ -122,7 +122,7 @@ def _log_likelihood(model, **data):
     z0 = tf.zeros((1, len(data["times"]), 1))
     inputs = {name: tf.constant(array) for name, array in data.items()}
     observed = model._observe(inputs)
-    return model._process.explain(z0, observed).log_likelihood[0]
+    return model._process.evaluate(z0, observed).log_likelihood[0]
 
 
 def test_poisson_process_of_a_known_intensity_has_its_likelihood():
@@ -220,6 +220,7 @@ def test_likelihood_without_a_mean_has_a_bound(family):
     assert all(np.all(np.isfinite(part)) for part in gradient)
 
 
+@pytest.mark.slow
 def test_simulated_intensity_is_recovered():
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo
+from support import zoo
 
 import keras_node
-from keras_node.dynamics import tracing
+from keras_node.dynamics import graph_tracing
 
 ALL = pytest.mark.parametrize("name", zoo.MODELS)
 SLOW = pytest.mark.slow
@@ -107,16 +107,18 @@ def test_several_steps_per_execution_train_as_one_does(name):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@ALL
+@ALL_BUT_SLOWLY_LATENT_ODE
 def test_no_epoch_is_traced_after_the_first(name, monkeypatch):
     keras.utils.set_random_seed(0)
     model = zoo.compiled(name)
     data = zoo.data(name)
     options = {"validation_data": data if len(data) > 1 else data[0]}
     # Every solve that is traced traces its dynamics.
-    traced, trace = [], tracing.trace
+    traced, trace = [], graph_tracing.trace
     monkeypatch.setattr(
-        tracing, "trace", lambda *args: traced.append(args) or trace(*args)
+        graph_tracing,
+        "trace",
+        lambda *args: traced.append(args) or trace(*args),
     )
     fit(model, name, **options)
     assert traced
@@ -139,7 +141,7 @@ def test_memory_does_not_grow_over_a_thousand_steps(name):
 
 
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=SLOW)])
-@ALL
+@ALL_BUT_SLOWLY_LATENT_ODE
 def test_nan_terminates_training(name, jit_compile):
     solver = keras_node.solvers.Tsit5(on_failure="nan")
     dynamics = keras.layers.Dense(2, kernel_initializer=_nan)
@@ -165,7 +167,7 @@ def _nan(shape, dtype=None):
 PROGRAM = """
 import os, signal, sys
 import keras
-import zoo
+from support import zoo
 name, folder, kill = sys.argv[1:]
 keras.utils.set_random_seed(0)
 model = zoo.compiled(name)

@@ -181,7 +181,7 @@ def test_what_cannot_be_saved_is_named():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(TypeError, match="`bijector` must be a bijector of tfp"):
+    with pytest.raises(TypeError, match="`bijector` must be a tfp bijector"):
         NormalizingFlow(keras.layers.Dense(2), _normal())
     with pytest.raises(ValueError, match="`tfd.Independent`"):
         NormalizingFlow(_cnf(), tfd.Normal([0.0, 0.0], 1.0))

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from gradients import end, float64, tight
+from support.gradients import end, float64, tight
 
 import keras_node
 from keras_node import odeint

@@ -1,8 +1,8 @@
 """The order of each method and of its dense output, fitted to errors."""
 
 import numpy as np
-import problems
 import pytest
+from support import problems
 
 import keras_node
 from keras_node import solvers

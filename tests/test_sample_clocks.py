@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from gradients import float64
+from support.gradients import float64
 
 import keras_node
 

@@ -11,7 +11,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-import zoo
+from support import zoo
 
 import keras_node
 
@@ -30,7 +30,7 @@ PROGRAM = """
 import pickle, sys
 import keras
 import numpy as np
-import zoo
+from support import zoo
 results = {}
 for name, kind in pickle.loads(bytes.fromhex(sys.argv[1])).items():
     model = keras.saving.load_model(f"{name}.keras")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo
+from support import zoo
 
 NUM_REQUESTS, NUM_THREADS = 2_000, 8
 # Run by a process that has tensorflow and cannot import keras_node.
@@ -115,6 +115,7 @@ def served(tmp_path_factory):
 BOTH = pytest.mark.parametrize("kind", ["with", "without"])
 
 
+@pytest.mark.slow
 @BOTH
 def test_served_flow_gives_what_the_flow_gives(served, kind):
     models, inputs, results, _ = served
@@ -132,6 +133,7 @@ def test_served_flow_gives_what_the_flow_gives(served, kind):
     assert samples.shape == (7, 2) and np.isfinite(samples).all()
 
 
+@pytest.mark.slow
 @BOTH
 def test_served_latent_ode_gives_what_the_model_gives(served, kind):
     models, inputs, results, _ = served
@@ -152,6 +154,7 @@ def test_served_latent_ode_gives_what_the_model_gives(served, kind):
     assert results[f"latent_{kind}/generate/samples"].shape == (5, 4, 2)
 
 
+@pytest.mark.slow
 def test_served_flow_is_tuned_with_the_gradients_of_the_adjoint(served):
     models, inputs, results, _ = served
     flow = models["flow"]
@@ -173,12 +176,14 @@ def test_served_flow_is_tuned_with_the_gradients_of_the_adjoint(served):
     assert (np.diff(results["losses"]) < 0).all()
 
 
+@pytest.mark.slow
 def test_eight_threads_get_the_answers_of_one(served):
     results = served[2]
     assert results["served"] == NUM_REQUESTS
     assert results["wrong"] == 0
 
 
+@pytest.mark.slow
 def test_saved_model_cli_runs_an_exported_model(served):
     models, inputs, _, folder = served
     tool = pathlib.Path(sys.executable).parent / "saved_model_cli"
@@ -201,6 +206,7 @@ def test_saved_model_cli_runs_an_exported_model(served):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_exported_model_is_converted_for_tensorflow_lite(served):
     converter = tf.lite.TFLiteConverter.from_saved_model(
@@ -306,6 +312,7 @@ def test_served_chain_of_conditional_flows_names_and_checks_its_inputs(
         np.testing.assert_allclose(answer["log_prob"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_served_latent_ode_says_which_shape_does_not_fit(served):
     _, inputs, _, folder = served
     loaded = tf.saved_model.load(folder / "latent_without")

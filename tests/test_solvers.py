@@ -5,9 +5,9 @@ import functools
 import pickle
 
 import numpy as np
-import problems
 import pytest
 import tensorflow as tf
+from support import problems
 
 import keras_node
 from keras_node import solvers

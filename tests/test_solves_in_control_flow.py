@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from gradients import ADJOINTS, MODES, assert_close, float64
 from scipy import linalg
-from support_gates import GATES
-from support_modes import RTOL, STATE, STEP, Field, decay, face, rk4, solve
+from support.gates import GATES
+from support.gradients import ADJOINTS, MODES, assert_close, float64
+from support.modes import RTOL, STATE, STEP, Field, decay, face, rk4, solve
 
 import keras_node
 

@@ -12,15 +12,20 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from keras_node.solvers import methods
+from keras_node.solvers import explicit_methods
 from keras_node.solvers.tableau import ButcherTableau
 
-PAIRS = [methods.Bosh3, methods.Dopri5, methods.Tsit5, methods.Dopri8]
+PAIRS = [
+    explicit_methods.Bosh3,
+    explicit_methods.Dopri5,
+    explicit_methods.Tsit5,
+    explicit_methods.Dopri8,
+]
 METHODS = [
-    methods.Euler,
-    methods.Midpoint,
-    methods.Heun,
-    methods.RK4,
+    explicit_methods.Euler,
+    explicit_methods.Midpoint,
+    explicit_methods.Heun,
+    explicit_methods.RK4,
     *PAIRS,
 ]
 THETAS = np.linspace(0, 1, 9)
@@ -158,7 +163,7 @@ def test_embedded_solution_has_no_higher_order_than_declared(method):
 
 
 def test_second_error_estimate_of_dopri8_has_order_3():
-    tableau = methods.Dopri8.tableau
+    tableau = explicit_methods.Dopri8.tableau
     b_hat = np.subtract(tableau.b, tableau.b_error_damping)
     assert has_order(tableau, b_hat, 3)
     assert defect(tableau, b_hat, 4) > DEFECT
@@ -215,14 +220,17 @@ def test_first_same_as_last_is_derived_from_the_coefficients(method):
 @each_method
 def test_stages_are_counted_from_the_coefficients(method):
     main = [1, 2, 2, 4, 4, 7, 7, 13][METHODS.index(method)]
-    extra = 3 if method is methods.Dopri8 else 0
+    extra = 3 if method is explicit_methods.Dopri8 else 0
     assert method.tableau.num_stages == main
     assert method.tableau.num_dense_stages == extra
 
 
 @pytest.mark.parametrize(
     ("method", "peer"),
-    [(methods.Bosh3, integrate.RK23), (methods.Dopri5, integrate.RK45)],
+    [
+        (explicit_methods.Bosh3, integrate.RK23),
+        (explicit_methods.Dopri5, integrate.RK45),
+    ],
     ids=["Bosh3", "Dopri5"],
 )
 def test_pairs_are_those_of_scipy(method, peer):
@@ -249,7 +257,7 @@ def test_pairs_are_those_of_scipy(method, peer):
 
 
 def test_dopri8_is_dop853_of_scipy():
-    tableau, peer = methods.Dopri8.tableau, integrate.DOP853
+    tableau, peer = explicit_methods.Dopri8.tableau, integrate.DOP853
     a = square(tableau.a)
     np.testing.assert_array_equal(a[:12, :12], peer.A)
     np.testing.assert_array_equal(a[12, :12], peer.B)
@@ -272,7 +280,7 @@ def test_dense_output_of_dopri8_is_that_of_scipy():
         ode_fn, t0, y0, t0 + 2 * dt, first_step=dt, rtol=1e9, atol=1e9
     )
     solver.step()
-    tableau = methods.Dopri8.tableau
+    tableau = explicit_methods.Dopri8.tableau
     stages = []
     for c, row in zip(tableau.c, tableau.a, strict=True):
         y = y0 + dt * sum((a * k for a, k in zip(row, stages, strict=True)), 0)
@@ -310,7 +318,7 @@ def test_dense_output_of_tsit5_is_the_published_one():
             2.5 * (theta - 1) * (theta - 0.6) * square,
         ]
 
-    tableau = methods.Tsit5.tableau
+    tableau = explicit_methods.Tsit5.tableau
     for theta in THETAS:
         np.testing.assert_allclose(
             dense_weights(tableau, theta), published(theta), rtol=0, atol=1e-13
@@ -318,7 +326,7 @@ def test_dense_output_of_tsit5_is_the_published_one():
 
 
 def test_tsit5_has_the_published_nodes_and_error_weights():
-    tableau = methods.Tsit5.tableau
+    tableau = explicit_methods.Tsit5.tableau
     np.testing.assert_allclose(
         tableau.c[:4], [0, 161 / 1000, 327 / 1000, 9 / 10], rtol=1e-15
     )

@@ -1,10 +1,10 @@
 """`Solver.solve`, the entry of tfp, and what tfp builds on it."""
 
 import numpy as np
-import problems
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from support import problems
 from tensorflow_probability.python.bijectors import ffjord
 
 import keras_node

@@ -1,9 +1,9 @@
 """The solvers of tfp under this package's contract: right, and they end."""
 
 import numpy as np
-import problems
 import pytest
 import tensorflow as tf
+from support import problems
 
 import keras_node
 from keras_node import solvers

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from gradients import ADJOINTS, MODES, assert_close, float64
-from support_modes import (
+from support.gradients import ADJOINTS, MODES, assert_close, float64
+from support.modes import (
     RTOL,
     STATE,
     Field,

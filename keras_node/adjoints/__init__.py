@@ -1,4 +1,4 @@
-"""Ways to differentiate a solve."""
+"""Adjoints, the ways to differentiate a solve."""
 
 from keras_node.adjoints.auto import AutoAdjoint
 from keras_node.adjoints.backsolve import BacksolveAdjoint
@@ -24,7 +24,7 @@ def get(identifier):
 
     Raises:
         ValueError: If a name is unknown.
-        TypeError: If it is neither name, dict nor adjoint.
+        TypeError: If it is not a name, a dict or an adjoint.
 
     Example:
     >>> keras_node.adjoints.get("checkpoint").max_checkpoints
@@ -39,7 +39,7 @@ def serialize(adjoint):
 
 
 def integrates_backwards(adjoint, solver):
-    """Whether a gradient is that of `BacksolveAdjoint`, which may drift."""
+    """Whether the gradient is from `BacksolveAdjoint`, which may drift."""
     chooses_it = isinstance(adjoint, AutoAdjoint) and not solver.can_replay
     return isinstance(adjoint, BacksolveAdjoint) or chooses_it
 

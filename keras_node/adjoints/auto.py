@@ -1,4 +1,4 @@
-"""The choice of an adjoint by the solver."""
+"""The default adjoint, which depends on the solver."""
 
 import keras
 

@@ -1,25 +1,13 @@
-"""The continuous adjoint, the state integrated backwards with it."""
-
-import typing
+"""The continuous adjoint, integrated backwards together with the state."""
 
 import keras
-import tensorflow as tf
 
 from keras_node import solvers
-from keras_node.adjoints.base import Adjoint, Gradients
-from keras_node.adjoints.custom_gradient import (
-    custom_gradient_solve,
-    dense,
-    zeros_like_sources,
-)
+from keras_node.adjoints.backward_solve import ReverseSolve
+from keras_node.adjoints.base import Adjoint
+from keras_node.adjoints.custom_gradient import custom_gradient_solve
 from keras_node.common.arguments import is_positive
-from keras_node.solvers import (
-    clocks,
-    failure,
-    solution,
-    statuses,
-    step_size_control,
-)
+from keras_node.solvers import assertions, solution
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -31,27 +19,28 @@ class BacksolveAdjoint(Adjoint):
         dy/dt = f(t, y),   da/dt = -a^T df/dy,   dg/dt = -a^T df/dtheta
 
     with `a` jumping by the loss's gradient at each requested time, where the
-    state starts again from the stored output. The error is controlled on `y`
-    and `a` alone, sample by sample: `g` is an integral that feeds back into
+    state restarts from the stored output. The error is controlled on `y` and
+    `a` alone, sample by sample: `g` is an integral that feeds back into
     neither. The step size is carried over from one interval to the next.
 
-    Samples with clocks of their own share the steps of the backward pass, in
+    Samples with their own clocks share the steps of the backward pass, in
     equal fractions of their intervals and each within its own tolerance.
 
     Where the dynamics contract, the state integrated backwards drifts away
     from the one that was integrated forwards, and the gradient with it:
     prefer `CheckpointAdjoint` unless memory for its states is short. At each
-    requested time the two are compared: the drift is their distance over what
-    `rtol` and `atol` of the backward solver allow a step, root mean square
-    over the state. Layers show the largest as a metric, `<layer name>_drift`.
+    requested time the two are compared: the drift is their distance over the
+    error that `rtol` and `atol` of the backward solver allow in a step, as a
+    root mean square over the state. Layers report the largest drift as a
+    metric, `<layer name>_drift`.
 
     Args:
         solver: Solver of the backward pass, an identifier (see
             `keras_node.solvers.get`), or `None` (default) for the forward
-            one's.
-        max_drift: Positive float, the most drift of which a gradient is given;
-            above it the solver's `on_failure` decides between an error and a
-            NaN. Default 1e3; `None` for no bound.
+            solver.
+        max_drift: Positive float, the largest drift for which a gradient is
+            returned; above it the solver's `on_failure` decides between an
+            error and NaN. Default 1e3; `None` for no bound.
 
     Raises:
         ValueError: If `max_drift` is not positive.
@@ -84,20 +73,21 @@ class BacksolveAdjoint(Adjoint):
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
 
-        def forward(times, y):
+        def forward(times, y, records):
+            del records  # The backward pass needs the states alone.
             return problem.solver.integrate(
                 problem.field, times, y, norm=problem.norm()
             )
 
         def backward(problem, result, cotangents):
             solver = self.solver or problem.solver
-            gradients = _Backsolve(problem, solver, result, cotangents).run()
+            gradients = ReverseSolve(problem, solver, result, cotangents).run()
             return self._checked(problem, gradients)
 
         return custom_gradient_solve(problem, forward, backward, "backsolve")
 
     def _checked(self, problem, gradients):
-        """Returns gradients, unless their pass has drifted too far."""
+        """Returns gradients; an error or NaN if they have drifted too far."""
         if self.max_drift is None:
             return gradients
         vary = gradients.times is not None
@@ -113,241 +103,16 @@ class BacksolveAdjoint(Adjoint):
     def _bounded(self, problem, drift, tensors):
         """Returns tensors that wait for an assertion, or are NaN."""
         is_near = drift <= self.max_drift
-        if problem.raises and failure.raises(problem.solver):
-            is_near = failure.require(is_near, _DRIFTED, drift)
+        if problem.raises and assertions.raises(problem.solver):
+            is_near = assertions.require(is_near, _DRIFTED, drift)
         return solution.nan_unless(is_near, tensors)
 
 
 _DRIFTED = (
-    'The backward solve of adjoint="backsolve" must return along the states '
-    "of the forward solve, but has drifted away from them: the dynamics "
+    'The backward solve of adjoint="backsolve" must retrace the states of '
+    "the forward solve, but has drifted away from them: the dynamics "
     'contract, and the gradient is wrong. Use adjoint="checkpoint", request '
     "more times, lower `rtol`, or raise `BacksolveAdjoint(max_drift=...)`. "
     'With on_failure="nan" the gradient is NaN instead. Received: drift, in '
     "units of the tolerances ="
 )
-
-
-class _Carry(typing.NamedTuple):
-    """What the solve of one interval hands to that of the one before."""
-
-    row: tf.Tensor
-    a: list
-    source_bars: list
-    times_bar: typing.Any
-    step_size: tf.Tensor
-    num_attempts: tf.Tensor
-    num_evaluations: tf.Tensor
-    drift: tf.Tensor
-
-
-class _Backsolve:
-    """The backward pass through one solve."""
-
-    def __init__(self, problem, solver, result, cotangents):
-        self._problem = problem
-        self._solver = solver
-        self._times = problem.times
-        self._is_adaptive = getattr(solver, "is_adaptive", False)
-        # What a failed solve left NaN depends on nothing.
-        is_valid = clocks.are_finite(result.states, problem.times.shape.rank)
-        self._is_valid = is_valid
-        self._states = _zero_unless(is_valid, result.states)
-        self._cotangents = _zero_unless(is_valid, cotangents)
-
-    def run(self):
-        """Returns the `Gradients`."""
-        vary = self._problem.times_vary
-        last = tf.shape(self._times)[0] - 1
-        a = [tf.zeros_like(leaf) for leaf in self._problem.y]
-        sources = zeros_like_sources(self._problem)
-        first_step, num_evaluations = self._first_step(last, a, sources)
-        carry = _Carry(
-            row=last,
-            a=a,
-            source_bars=sources,
-            times_bar=tf.zeros_like(self._times) if vary else (),
-            step_size=first_step,
-            num_attempts=tf.constant(0),
-            num_evaluations=num_evaluations,
-            drift=tf.zeros_like(self._times[0]),
-        )
-        carry = tf.while_loop(
-            lambda carry: carry.row > 0,
-            lambda carry: (self._reverse_interval(carry),),
-            (carry,),
-            parallel_iterations=1,
-            maximum_iterations=last,
-        )[0]
-        times_bar = None
-        if vary:
-            start = self._slope_product(tf.constant(0), carry.a)
-            times_bar = self._add_to_row(0, carry.times_bar, -start)
-        return Gradients(
-            y=_add(carry.a, [leaf[0] for leaf in self._cotangents]),
-            times=times_bar,
-            sources=carry.source_bars,
-            num_evaluations=carry.num_evaluations,
-            drift=clocks.largest(carry.drift),
-        )
-
-    def _drift(self, row, y):
-        """Returns how far `y` is from the state of a row, over tolerances."""
-        solver, state = self._solver, self._state(row)
-        scale = step_size_control.error_scale(
-            getattr(solver, "rtol", 1e-3),
-            getattr(solver, "atol", 1e-6),
-            state,
-            state,
-        )
-        drift = self._problem.norm()(
-            [(a - b) / s for a, b, s in zip(y, state, scale, strict=True)]
-        )
-        drift = tf.where(tf.math.is_finite(drift), drift, drift.dtype.max)
-        # Of a failed clock the backward pass knows no end to start from.
-        is_valid = self._is_valid[row] & self._is_valid[row + 1]
-        return tf.where(is_valid, drift, 0.0)
-
-    def _first_step(self, row, a, sources):
-        """Chooses the step size of the whole backward pass, once."""
-        if not self._is_adaptive:
-            return tf.zeros([], tf.float64), tf.constant(0)
-        jump = [leaf[row] for leaf in self._cotangents]
-        leaves = [*self._state(row), *_add(a, jump), *sources]
-        ode_fn, elapsed = self._augmented(row)
-        step_size = self._solver.choose_first_step(
-            ode_fn, elapsed, leaves, self._norm()
-        )
-        # An interval of no length tells nothing about the others.
-        span = clocks.largest(tf.abs(self._times[-1] - self._times[0]))
-        return tf.where(step_size > 0, step_size, span), tf.constant(2)
-
-    def _norm(self):
-        """Returns the seminorm: the error of state and adjoint alone."""
-        size, count = len(self._problem.y), self._problem.num_controlled
-        is_shared = self._times.shape.rank == 1
-
-        def norm(leaves):
-            y, a = leaves[:size], leaves[size : 2 * size]
-            controlled = [*y[:count], *a[:count]]
-            if is_shared:
-                return clocks.rms(controlled, 0)
-            return clocks.max_rms(controlled)
-
-        return norm
-
-    def _state(self, row):
-        return [leaf[row] for leaf in self._states]
-
-    def _augmented(self, row):
-        """Returns the augmented dynamics of an interval, and its times.
-
-        Their time is what has elapsed since the interval's end, at the rate
-        of the clock with the longest interval.
-        """
-        late, early = self._times[row], self._times[row - 1]
-        longest = clocks.largest(tf.abs(early - late))
-        # Requested times may be equal: nothing moves between them.
-        rate = tf.math.divide_no_nan(early - late, longest)
-        size = len(self._problem.y)
-
-        def ode_fn(elapsed, leaves):
-            y, a = leaves[:size], leaves[size : 2 * size]
-            t = late + rate * tf.cast(elapsed, tf.float64)
-            # Rounding must not leave the interval.
-            t = tf.clip_by_value(
-                t, tf.minimum(early, late), tf.maximum(early, late)
-            )
-            sources = self._problem.field.local_sources()
-            y = [tf.identity(leaf) for leaf in y]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch([y, sources])
-                f = self._problem.field.at(sources)(tf.cast(t, y[0].dtype), y)
-            y_bars, source_bars = tape.gradient(
-                f,
-                [y, sources],
-                output_gradients=clocks.scale(-rate, a),
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-            return [*clocks.scale(rate, f), *dense([*y_bars, *source_bars])]
-
-        return ode_fn, tf.stack([tf.zeros_like(longest), longest])
-
-    def _reverse_interval(self, carry):
-        row, size = carry.row, len(self._problem.y)
-        jump = [leaf[row] for leaf in self._cotangents]
-        times_bar = carry.times_bar
-        if self._problem.times_vary:
-            slope = self._slope_product(row, jump)
-            times_bar = self._add_to_row(row, times_bar, slope)
-        ode_fn, elapsed = self._augmented(row)
-        leaves = [
-            *self._state(row),
-            *_add(carry.a, jump),
-            *carry.source_bars,
-        ]
-        options = {}
-        if self._is_adaptive:
-            options = {
-                "norm": self._norm(),
-                "first_step_size": carry.step_size,
-            }
-        result = self._solver.integrate(ode_fn, elapsed, leaves, **options)
-        result, num_attempts = self._within_budget(carry, result)
-        states = result.states
-        if self._problem.raises:
-            states = failure.check(self._solver, result, is_backward=True)
-        end = [leaf[-1] for leaf in states]
-        num_evaluations = result.diagnostics.num_ode_fn_evaluations
-        return _Carry(
-            row=row - 1,
-            a=end[size : 2 * size],
-            source_bars=end[2 * size :],
-            times_bar=times_bar,
-            step_size=result.internal.step_size,
-            num_attempts=num_attempts,
-            num_evaluations=carry.num_evaluations + num_evaluations,
-            drift=tf.maximum(carry.drift, self._drift(row - 1, end[:size])),
-        )
-
-    def _within_budget(self, carry, result):
-        """Fails a result whose steps exceed those of the whole solve."""
-        counts = result.diagnostics
-        attempts = counts.num_accepted_steps + counts.num_rejected_steps
-        # A tfp solver does not count: -1 each.
-        attempts = carry.num_attempts + tf.maximum(attempts, 0)
-        limit = getattr(self._solver, "max_num_steps", None) or tf.int32.max
-        is_over = (attempts >= limit) & (carry.row > 1)
-        status = tf.where(is_over, statuses.MAX_NUM_STEPS, counts.status)
-        states = solution.nan_unless(~is_over, result.states)
-        result = result._replace(
-            states=states, diagnostics=counts._replace(status=status)
-        )
-        return result, attempts
-
-    def _slope_product(self, row, cotangents):
-        """Returns `cotangent . f(t_row, y_row)`, for each clock."""
-        y = self._state(row)
-        t = self._times[row]
-        f = self._problem.field(tf.cast(t, y[0].dtype), y)
-        total = tf.zeros_like(t)
-        for slope, cotangent in zip(f, cotangents, strict=True):
-            axes = list(range(t.shape.rank, slope.shape.rank))
-            product = tf.reduce_sum(slope * cotangent, axis=axes)
-            total += tf.cast(product, tf.float64)
-        return total
-
-    def _add_to_row(self, row, times_bar, values):
-        is_row = tf.equal(tf.range(tf.shape(times_bar)[0]), row)
-        is_row = tf.reshape(is_row, [-1] + [1] * values.shape.rank)
-        return times_bar + tf.where(is_row, values, tf.zeros_like(values))
-
-
-def _add(x, y):
-    return [a + b for a, b in zip(x, y, strict=True)]
-
-
-def _zero_unless(is_valid, leaves):
-    return clocks.select(
-        is_valid, leaves, [tf.zeros_like(leaf) for leaf in leaves]
-    )

@@ -1,17 +1,17 @@
-"""The contract of an adjoint, and the custom gradient that two of them use."""
+"""Base class of adjoints, with the problems and gradients that they pass."""
 
 import functools
 import typing
 
 import tensorflow as tf
 
-from keras_node.dynamics.tracing import TracedField
+from keras_node.dynamics.graph_tracing import TracedField
 from keras_node.saving.identifiers import Configurable
 from keras_node.solvers import clocks
 
 
 class Problem(typing.NamedTuple):
-    """An initial value problem with all that its gradient flows to.
+    """An initial value problem, with everything its gradient flows to.
 
     Attributes:
         solver: `tfp.math.ode.Solver`.
@@ -22,12 +22,12 @@ class Problem(typing.NamedTuple):
         times_vary: Whether `times` is a tensor, which may need a gradient.
         on_backward: Callable that gets the number of function evaluations of
             the backward pass, an integer tensor; or `None`.
-        on_drift: The same of the drift of backsolve, a float; or `None`.
-        num_controlled: How many leaves, from the first, control the error;
-            `None` for all. The others are integrals that feed back into
-            nothing, such as those of a regularizer.
-        is_whole_graph: Whether a graph of its own holds the solve alone: its
-            gradient finds there what the forward pass recorded.
+        on_drift: The same for the drift of backsolve, a float; or `None`.
+        num_controlled: Number of leaves, from the first, that control the
+            error; `None` for all. The others are integrals that feed back
+            into nothing, such as those of a regularizer.
+        is_whole_graph: Whether the solve has a graph to itself, in which its
+            gradient finds what the forward pass recorded.
         raises: Whether a backward pass may raise; else a failure is NaN.
     """
 
@@ -43,13 +43,13 @@ class Problem(typing.NamedTuple):
     raises: bool = True
 
     def unreported(self):
-        """Returns the problem whose backward pass tells no counts."""
+        """Returns the problem without the reports of its backward pass."""
         return self._replace(on_backward=None, on_drift=None)
 
     def silent(self):
-        """Returns the problem whose backward pass has no side effects.
+        """Returns the problem without side effects of its backward pass.
 
-        TensorFlow leaves it out of a graph that does not use its result.
+        TensorFlow then drops the pass from a graph that does not use it.
         """
         return self.unreported()._replace(raises=False)
 
@@ -70,9 +70,9 @@ class Gradients(typing.NamedTuple):
     Attributes:
         y: List of cotangents of the initial state.
         times: Cotangent of `times`, or `None`.
-        sources: List of cotangents, those of the field's sources.
-        num_evaluations: Integer, per clock or one, the backward NFE.
-        drift: Float scalar, see `BacksolveAdjoint`; `None` of others.
+        sources: List of cotangents of the field's sources.
+        num_evaluations: Integer, per clock or one for all, the backward NFE.
+        drift: Float scalar, see `BacksolveAdjoint`; `None` for others.
     """
 
     y: list
@@ -91,11 +91,7 @@ class Adjoint(Configurable):
 
 
 def require_own_solver(solver, name):
-    """Raises unless the solver can take its own steps again.
-
-    Raises:
-        ValueError: If it cannot.
-    """
+    """Raises `ValueError` unless the solver can take its own steps again."""
     if not solver.can_replay:
         raise ValueError(
             f'adjoint="{name}" must take the steps of a solver again, which '

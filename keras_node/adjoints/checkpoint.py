@@ -5,7 +5,7 @@ import keras
 from keras_node.adjoints import checkpoint_store
 from keras_node.adjoints.base import Adjoint, require_own_solver
 from keras_node.adjoints.custom_gradient import custom_gradient_solve
-from keras_node.adjoints.reversal import Reversal
+from keras_node.adjoints.step_reversal import Reversal
 from keras_node.common.arguments import is_positive_integer
 
 
@@ -55,12 +55,12 @@ class CheckpointAdjoint(Adjoint):
             problem.solver.max_num_steps, self.max_checkpoints
         )
 
-        def forward(times, y):
+        def forward(times, y, records):
             return problem.solver.integrate(
                 problem.field,
                 times,
                 y,
-                recorder=recorder,
+                recorder=recorder if records else None,
                 norm=problem.norm(),
             )
 

@@ -12,10 +12,11 @@ class Store(typing.NamedTuple):
 
     Attributes:
         numbers: `(capacity,)` integers, the number in each slot; -1 if empty.
-        stride: Integer scalar: forward, numbers divisible by it are kept.
+        stride: Integer scalar; on the way forward, the states whose number it
+            divides are kept.
         arrays: A `TensorArray` for each leaf, with one slot more than
-            `numbers`, for what is not kept: an unconditional write to it is
-            cheaper than a branch.
+            `numbers`, for states that are not kept: an unconditional write to
+            it is cheaper than a branch.
     """
 
     numbers: tf.Tensor
@@ -34,7 +35,7 @@ def empty(capacity, leaves):
         )
         for leaf in leaves
     ]
-    # Every slot holds something, so that each can be read.
+    # One written slot gives the others a shape, so that each can be read.
     arrays = [
         array.write(capacity, leaf)
         for array, leaf in zip(arrays, leaves, strict=True)
@@ -46,8 +47,8 @@ def keep(store, n, leaves):
     """Adds state `n`, on the way forward.
 
     While there is room every state is kept; when there is none, every other
-    one is given up: every 2nd, 4th, ... state stays. An eighth of the slots
-    is left for the way back.
+    one is dropped, so that every 2nd, 4th, ... state stays. An eighth of the
+    slots is left for the way back.
     """
     capacity = store.numbers.shape[0]
     # A rejected step is tried again under the same number.
@@ -74,8 +75,8 @@ def keep_on_return(store, last, n, target, leaves):
     """Adds state `n` on the way from kept state `last` to state `target`.
 
     If there is a slot for each state up to the target, each gets one; else
-    the middle of the way gets one, then the middle of the rest, and so on, so
-    that a stretch of `s` steps is taken `log(s)` times, not `s`.
+    the state halfway gets one, then the one halfway through the rest, and so
+    on, so that a stretch of `s` steps is taken `log(s)` times, not `s`.
 
     Returns:
         `(store, last)`.

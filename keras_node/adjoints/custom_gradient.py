@@ -1,27 +1,27 @@
-"""The custom gradient of adjoints that compute theirs by hand."""
+"""Custom gradients of solves, for adjoints that compute them by hand."""
 
 import tensorflow as tf
 
 from keras_node.common import tf_internals
-from keras_node.dynamics.tracing import PythonField
-from keras_node.solvers import failure
+from keras_node.dynamics.graph_tracing import PythonField
+from keras_node.solvers import assertions
 
 
-def solve_unrecorded(forward, problem):
-    """Runs `forward(times, y)`, hidden from every tape.
+def solve_unrecorded(forward, problem, *options):
+    """Runs `forward(times, y, *options)`, hidden from every tape.
 
-    An eager tape records what happens inside a custom gradient all the same,
-    and keeps the activations of every step alive: an operation whose gradient
-    needs its own result (tanh) stays recorded though nothing depends on it. In
-    a graph it would only take longer to trace. So all tapes are stopped; the
-    dynamics, which may use tapes of their own, are traced by now.
+    An eager tape records even inside a custom gradient, and keeps the
+    activations of every step alive: an operation whose gradient needs its own
+    result (tanh) stays recorded though nothing depends on it. In a graph,
+    recording would only slow down tracing. So all tapes are stopped; the
+    dynamics, which may use tapes themselves, have been traced before.
     """
     times = tf.stop_gradient(problem.times)
     y = [tf.stop_gradient(leaf) for leaf in problem.y]
     if isinstance(problem.field, PythonField):
-        return forward(times, y)
+        return forward(times, y, *options)
     with tf_internals.stop_recording():
-        return forward(times, y)
+        return forward(times, y, *options)
 
 
 def custom_gradient_solve(problem, forward, backward, name):
@@ -29,7 +29,8 @@ def custom_gradient_solve(problem, forward, backward, name):
 
     Args:
         problem: `Problem`.
-        forward: Callable of `(times, y)` that returns a `Solution`.
+        forward: Callable of `(times, y, records)` that returns a `Solution`,
+            with what the backward pass needs if `records` is true.
         backward: Callable of `(problem, solution, cotangents)`, the last
             being those of `solution.states`, that returns `Gradients`.
         name: String, the name of the adjoint, for messages.
@@ -42,12 +43,14 @@ def custom_gradient_solve(problem, forward, backward, name):
     @tf_internals.custom_gradient
     def solve(times, *tensors):
         graph = tf.compat.v1.get_default_graph()
-        result = solve_unrecorded(forward, problem)
+        # A graph that only infers records nothing, and can be exported.
+        records = tf_internals.are_recording() or problem.is_whole_graph
+        result = solve_unrecorded(forward, problem, records)
         solutions.append(result)
 
         def gradient(*cotangents, variables=()):
             with tf.control_dependencies(_require_unassigned(problem)):
-                # Some, such as those of a transposition, come without shape.
+                # Some, such as those of a transpose, have no static shape.
                 cotangents = [
                     tf.ensure_shape(cotangent, state.shape)
                     for cotangent, state in zip(
@@ -55,18 +58,21 @@ def custom_gradient_solve(problem, forward, backward, name):
                     )
                 ]
             # The gradient of a SavedModel, of a loop, or of a function within
-            # another, is built in a graph of its own. What a forward pass
-            # records is not at hand there, nor are metrics: solve again.
+            # another, is built in another graph. The records of the forward
+            # pass are not available there, nor are metrics: solve again.
             is_here = tf.compat.v1.get_default_graph() is graph
             is_elsewhere = not is_here and not problem.is_whole_graph
+            is_at_hand = records and not is_elsewhere
             gradients = _gradients(
                 problem.unreported() if is_elsewhere else problem,
                 backward,
-                solve_unrecorded(forward, problem) if is_elsewhere else result,
+                result
+                if is_at_hand
+                else solve_unrecorded(forward, problem, True),
                 cotangents,
                 name,
             )
-            # Variables have theirs through the values that they had.
+            # Variables get theirs through the values that were read.
             nothing = [None] * len(variables)
             return (gradients, nothing) if variables else gradients
 
@@ -91,18 +97,18 @@ def _gradients(problem, backward, *args):
 
 
 def _require_unassigned(problem):
-    """Returns assertions that variables are what the forward pass read.
+    """Returns assertions that variables are as the forward pass read them.
 
     Those whose values are captures may be assigned; those that an inner
     function of the dynamics reads are read again in the backward pass.
     """
     variables = problem.field.variables
-    if not variables or not failure.can_raise():
+    if not variables or not assertions.can_raise():
         return []
     values = problem.field.values
     return [
-        failure.require(
-            # A NaN equals nothing, itself included.
+        assertions.require(
+            # NaN does not equal itself.
             tf.reduce_all(
                 tf.equal(variable, value) | tf.not_equal(value, value)
             ),
@@ -142,14 +148,14 @@ def _differentiable_once(problem, backward, result, cotangents, name):
 
 
 def reported(report, value, tensors):
-    """Returns tensors, before which a value has been told.
+    """Reports a value; returns tensors that wait for the report.
 
-    A graph of gradients runs nothing that its outputs do not wait for.
+    The graph of a gradient runs only what its outputs wait for.
 
     Args:
         report: Callable of the value, such as one that updates a metric; or
             `None`.
-        value: Tensor, or `None` if there is nothing to tell.
+        value: Tensor, or `None` if there is nothing to report.
         tensors: List of tensors.
     """
     if report is None or value is None:
@@ -170,7 +176,7 @@ def reported(report, value, tensors):
 
 
 def zeros_like_sources(problem):
-    """Returns cotangents of zero for the sources of the dynamics."""
+    """Returns zero cotangents for the sources of the dynamics."""
     return [tf.zeros_like(source) for source in problem.field.sources]
 
 

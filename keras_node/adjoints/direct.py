@@ -26,7 +26,7 @@ class DirectAdjoint(Adjoint):
     anew: its NFE counts the evaluations that it pulls back.
 
     Under XLA, which must know sizes beforehand, the stacks of the gradient
-    hold `max_num_steps` steps: set that low.
+    hold `max_num_steps` steps: set it low.
 
     Example:
     >>> x = tf.constant([1.0])
@@ -38,7 +38,8 @@ class DirectAdjoint(Adjoint):
     ...             lambda t, y: -y * y, x, (0.0, 1.0), adjoint="direct"
     ...         ).states[-1]
     ...     first = inner.gradient(y, x)
-    >>> second = outer.gradient(first, x)
+    >>> round(float(outer.gradient(first, x)[0]), 2)  # -2 / (1 + x)**3
+    -0.25
     """
 
     def solve(self, problem):
@@ -96,7 +97,7 @@ def _replayed_per_step(problem):
 
 
 def _nan_end_unless(succeeded, states):
-    """A replay of a failed solve ends early, but does not know it."""
+    """Makes the end NaN if the solve failed, which its replay cannot know."""
     ends = solution.nan_unless(succeeded, [leaf[-1] for leaf in states])
     return [
         tf.concat([leaf[:-1], end[None]], axis=0)
@@ -105,7 +106,7 @@ def _nan_end_unless(succeeded, states):
 
 
 def _report_backward(problem, states, num_evaluations):
-    """Tells the backward NFE when, and only when, a gradient is taken."""
+    """Reports the backward NFE when, and only when, a gradient is taken."""
     if problem.on_backward is None:
         return states
 
@@ -116,7 +117,7 @@ def _report_backward(problem, states, num_evaluations):
         def gradient(*cotangents):
             is_here = tf.compat.v1.get_default_graph() is graph
             if not is_here and not problem.is_whole_graph:
-                return cotangents  # No metric is at hand.
+                return cotangents  # No metric is available here.
             return reported(problem.on_backward, num_evaluations, cotangents)
 
         return tuple(tf.identity(leaf) for leaf in leaves), gradient

@@ -1,1 +1,1 @@
-"""What two families need, and no more."""
+"""Helpers that several packages share."""

@@ -1,4 +1,4 @@
-"""Checks of arguments: whether a value is of its kind, and errors if not."""
+"""Checks and conversions of arguments."""
 
 import math
 import numbers
@@ -6,17 +6,17 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-# Solves keep something of every step that they may take.
+# A solve allocates memory for every step that it may take.
 _MOST_STEPS = 10_000_000
 
 
 def is_integer(value):
-    """Whether a value is an integer, of Python or of numpy."""
+    """Whether a value is a Python or NumPy integer."""
     return isinstance(value, numbers.Integral) and not is_boolean(value)
 
 
 def is_positive_integer(value):
-    """Whether a value is an integer above 0, of Python or of numpy."""
+    """Whether a value is a Python or NumPy integer above 0."""
     return is_integer(value) and value > 0
 
 
@@ -41,15 +41,15 @@ def is_finite(value):
 
 
 def is_boolean(value):
-    """Whether a value is a boolean, of Python or of numpy."""
+    """Whether a value is a Python or NumPy boolean."""
     return isinstance(value, (bool, np.bool_))
 
 
 def as_boolean(value, name):
-    """Returns a boolean, of one or of 0 or 1.
+    """Converts a boolean, or the integer 0 or 1, to `bool`.
 
     Raises:
-        TypeError: If it is something else.
+        TypeError: If the value is anything else.
     """
     is_one = is_boolean(value) or is_integer(value) and value in (0, 1)
     if not is_one:
@@ -60,10 +60,10 @@ def as_boolean(value, name):
 
 
 def as_positive_integer(value, name):
-    """Returns an integer above 0, which may be of numpy, as one of Python.
+    """Converts a Python or NumPy integer above 0 to `int`.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the value is anything else.
     """
     if not is_positive_integer(value):
         raise ValueError(
@@ -73,11 +73,11 @@ def as_positive_integer(value, name):
 
 
 def as_int32(value, name):
-    """Returns an integer, which may be of numpy, as one of Python.
+    """Converts a Python or NumPy integer to `int`.
 
     Raises:
-        TypeError: If it is something else.
-        ValueError: If 32 bits do not hold it.
+        TypeError: If the value is anything else.
+        ValueError: If it does not fit in 32 bits.
     """
     if not is_integer(value):
         raise TypeError(
@@ -85,7 +85,7 @@ def as_int32(value, name):
         )
     if not -(2**31) <= value < 2**31:
         raise ValueError(
-            f"`{name}` must be an integer of 32 bits. Received: {name}={value}"
+            f"`{name}` must be a 32-bit integer. Received: {name}={value}"
         )
     return int(value)
 
@@ -94,13 +94,13 @@ def as_time(value, name):
     """Returns a time as a float.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is not finite.
     """
     value = _as_scalar(value)
     if not isinstance(value, numbers.Real) or is_boolean(value):
         raise TypeError(
-            f"`{name}` must be a float, a time. Received: {name}={value!r}"
+            f"`{name}` must be a time, a float. Received: {name}={value!r}"
         )
     if not is_finite(value):
         raise ValueError(f"`{name}` must be finite. Received: {name}={value}")
@@ -108,7 +108,7 @@ def as_time(value, name):
 
 
 def check_among(value, name, names):
-    """Raises `ValueError` unless a value is one of some names."""
+    """Raises `ValueError` unless a value is one of `names`."""
     if not isinstance(value, str) or value not in names:
         raise ValueError(
             f"`{name}` must be one of {list(names)}. Received: {name}={value!r}"
@@ -116,7 +116,7 @@ def check_among(value, name, names):
 
 
 def check_common(rtol, atol, first_step_size, max_num_steps, on_failure):
-    """Raises `ValueError` for arguments that no solver can take."""
+    """Raises `ValueError` if an argument that all solvers share is invalid."""
     if not is_positive(rtol):
         raise ValueError(
             f"`rtol` must be a positive float. Received: rtol={rtol!r}"
@@ -140,13 +140,13 @@ def check_common(rtol, atol, first_step_size, max_num_steps, on_failure):
 
 
 def as_step_size(value):
-    """Returns a step size as a float, or as the tensor that it still is.
+    """Returns a step size as a float, or as a tensor if not yet known.
 
     The value of a variable, or of a tensor in a graph, is known only when
     the solve runs.
     """
-    is_open = tf.is_tensor(value) and not _is_known(value)
-    return value if is_open else _as_scalar(value)
+    is_unknown = tf.is_tensor(value) and not _is_known(value)
+    return value if is_unknown else _as_scalar(value)
 
 
 def _is_step_size(value):
@@ -157,12 +157,12 @@ def _is_step_size(value):
 
 
 def _is_known(tensor):
-    """Whether a tensor has a value that stays."""
+    """Whether a tensor has a fixed value already."""
     return hasattr(tensor, "numpy") and not isinstance(tensor, tf.Variable)
 
 
 def check_step_size_factors(safety, smallest, largest):
-    """Raises `ValueError` unless a step size can follow them."""
+    """Raises `ValueError` if a factor of step size control is invalid."""
     if not is_positive(safety) or safety > 1:
         raise ValueError(
             "`safety_factor` must be above 0 and at most 1. "
@@ -179,7 +179,7 @@ def check_step_size_factors(safety, smallest, largest):
 
 
 def _as_scalar(value):
-    """Returns what an array or a tensor of one number holds, or the value."""
+    """Returns the number in a scalar array or tensor, or the value itself."""
     is_array = hasattr(value, "numpy") or isinstance(value, np.ndarray)
     if is_array and np.ndim(value) == 0:
         return np.asarray(value).item()

@@ -1,8 +1,8 @@
-"""Noise that does not depend on how many replicas share a batch.
+"""Noise that does not depend on the number of replicas that share a batch.
 
-Under a `tf.distribute.Strategy` each replica draws for the rows of the whole
-batch, from a seed that all of them have, and takes those that are its own: the
-replicas' rows stand one behind the other.
+Under a `tf.distribute.Strategy` each replica draws noise for the whole batch,
+from a seed that all replicas share, and takes its own rows: the rows of the
+first replica come first, then those of the second, and so on.
 """
 
 import keras
@@ -13,17 +13,17 @@ from keras_node.common.state import solved_dtype
 
 
 def num_rows(size):
-    """Returns the rows of all replicas, each with as many as this one."""
+    """Returns the number of rows on all replicas, if each has `size`."""
     context = tf.distribute.get_replica_context()
     return size if context is None else context.num_replicas_in_sync * size
 
 
 def own_rows(rows, size, axis=0):
-    """Returns this replica's part of what was drawn for all.
+    """Returns this replica's rows of what was drawn for all.
 
     Args:
         rows: Tensor with the rows of all replicas along an axis.
-        size: Integer tensor, how many are this one's.
+        size: Integer tensor, the number of this replica's rows.
         axis: Integer. Default 0.
     """
     context = tf.distribute.get_replica_context()
@@ -37,14 +37,14 @@ def sample(draw, size, seed):
     """Draws independent noise for this replica's rows.
 
     Args:
-        draw: Callable of the number of rows and a seed, two integers, that
-            returns a tensor with a row for each.
+        draw: Callable `(num_rows, seed)`, the seed being two integers, that
+            returns a tensor with `num_rows` rows.
         size: Integer tensor, the number of this replica's rows.
         seed: Integer tensor of shape `(2,)`, the same on all replicas.
     """
     total = num_rows(size)
-    # The last shares of an epoch may differ in size, and their rows would
-    # overlap: those of different sizes have streams of their own.
+    # The replicas' last batches of an epoch may differ in size, and their rows
+    # would overlap: each total has its own stream.
     seed = tf.random.fold_in(seed, total, alg="philox")
     return own_rows(draw(total, seed), size)
 
@@ -52,11 +52,11 @@ def sample(draw, size, seed):
 class Seeds(keras.layers.Layer):
     """A `keras.random.SeedGenerator` that is saved with its model.
 
-    Keras saves the weights of layers, not the state of generators: training
-    that goes on from a file would see other noise than it would have without.
+    Keras saves the weights of layers but not the state of generators: training
+    resumed from a file would otherwise see different noise.
 
     Args:
-        seed: Integer to begin with, or `None` (default) to draw one.
+        seed: Initial integer, or `None` (default) to draw one.
     """
 
     def __init__(self, seed=None, **kwargs):
@@ -72,17 +72,17 @@ class Seeds(keras.layers.Layer):
         store["state"] = keras.ops.convert_to_numpy(self.generator.state)
 
     def load_own_variables(self, store):
-        # Files of earlier versions have none: the one that was drawn stays.
+        # Files of earlier versions have no state: keep the one drawn here.
         if "state" in store.keys():
             self.generator.state.assign(store["state"])
 
 
 def normal(shape, seed, dtype):
-    """Returns standard normal noise, the same ones under XLA.
+    """Returns standard normal noise, the same with and without XLA.
 
-    Of TensorFlow's random numbers XLA makes the integers alike, but neither
-    the uniform nor the normal ones; two integers of 24 bits make a normal
-    one, none of which exceeds 5.9.
+    XLA reproduces TensorFlow's random integers, but not its uniform or normal
+    floats. Each normal number is made from two integers of 24 bits, so none
+    exceeds 5.9 in size.
 
     Args:
         shape: Integer tensor.

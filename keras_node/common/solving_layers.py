@@ -1,17 +1,17 @@
-"""The layers of a model that solve ODEs, found and changed together."""
+"""Access to the layers of a model that solve ODEs."""
 
 import contextlib
 
 import keras
 
-from keras_node.common import held_layers
+from keras_node.common.keras_internals import flatten_layers
 
-# What Keras keeps of a model, traced with its solvers.
+# Functions that Keras keeps once they are traced, with the solvers in them.
 _TRACES = ("train_function", "test_function", "predict_function")
 
 
 def solving_layers(model):
-    """Returns the layers with a `solver`: the model itself, or within it.
+    """Returns the layers with a `solver`: the model itself, or inside it.
 
     Args:
         model: Keras layer or model.
@@ -20,17 +20,17 @@ def solving_layers(model):
 
 
 def differentiable_layers(model):
-    """Returns those that also let one choose the `adjoint`.
+    """Returns the solving layers that also have an `adjoint`.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are none.
     """
     layers = [
         layer for layer in solving_layers(model) if hasattr(layer, "adjoint")
     ]
     if not layers:
         raise ValueError(
-            "There must be a layer of keras_node in the model that solves an "
+            "The model must contain a layer of keras_node that solves an "
             "ODE, such as `ODELayer`, `CNFBijector` or `LatentODE`. "
             f"Received: {model}"
         )
@@ -38,7 +38,7 @@ def differentiable_layers(model):
 
 
 def forget_traces(model):
-    """Lets a model trace its functions again, with solvers that changed."""
+    """Makes a model trace its functions again, after its solvers changed."""
     for layer in _layers(model):
         for name in _TRACES:
             if layer.__dict__.get(name) is not None:
@@ -47,11 +47,11 @@ def forget_traces(model):
 
 @contextlib.contextmanager
 def using(model, **changes):
-    """Solves with another `solver` or `adjoint` for a while.
+    """Context in which a model solves with another `solver` or `adjoint`.
 
     Args:
         model: Keras layer or model.
-        **changes: `solver=` or `adjoint=`, an object for every layer.
+        **changes: `solver=` or `adjoint=`, one object for all layers.
     """
     layers = differentiable_layers(model)
     kept = [
@@ -77,4 +77,4 @@ def _layers(model):
             f"Expected a Keras layer or model. Received: {model!r} of type "
             f"{type(model).__name__}"
         )
-    return held_layers.flatten_layers(model)
+    return flatten_layers(model)

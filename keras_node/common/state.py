@@ -1,27 +1,27 @@
-"""Between a user's state and times, and those of the kernel."""
+"""Conversion between a user's state and times and those of the kernel."""
 
 import numpy as np
 import tensorflow as tf
 
 
 def as_float64(times):
-    """Returns times in float64; a cast takes Python's floats for float32."""
+    """Returns times in float64; `tf.cast` reads Python floats as float32."""
     if any(tf.is_tensor(time) for time in tf.nest.flatten(times)):
         return tf.cast(times, tf.float64)
     return tf.convert_to_tensor(np.asarray(times, np.float64))
 
 
 def flat_ode_fn(ode_fn, structure, check=None):
-    """Lets dynamics of nested state take and return lists of leaves.
+    """Makes dynamics of a nested state take and return lists of leaves.
 
-    The derivative is widened to the state's dtype where that was widened, and
-    inherits its static shape.
+    The derivative is cast to the dtype of the leaves, where that was widened,
+    and inherits their static shape.
 
     Args:
         ode_fn: Callable `(t, state) -> derivative`.
         structure: Nested structure of tensors, or of their `TensorSpec`s.
-        check: Callable of a derivative and the state, which returns the
-            former as tensors; or `None` (default).
+        check: Callable `(derivative, state)` that returns the derivative as
+            tensors; or `None` (default).
     """
     dtypes = [tf.as_dtype(leaf.dtype) for leaf in tf.nest.flatten(structure)]
 

@@ -1,4 +1,4 @@
-"""What users give as data: tensors of it, or an error that says what came."""
+"""Conversion of data from users to tensors, with errors that show the data."""
 
 import reprlib
 
@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from keras_node.common.arguments import as_int32, as_positive_integer
 
-# What TensorFlow, Keras and numpy raise for what is no tensor.
-_REFUSALS = (
+# Errors of TensorFlow, Keras and NumPy for values that are not tensors.
+_CONVERSION_ERRORS = (
     AttributeError,
     NotImplementedError,
     OverflowError,
@@ -17,21 +17,21 @@ _REFUSALS = (
 )
 
 
-def as_tensor(value, name, expected="a float tensor, or what makes one"):
+def as_tensor(value, name, expected="a float tensor or convertible to one"):
     """Returns a tensor of numbers.
 
     Args:
-        value: What a user gave.
+        value: Any value that a user may pass.
         name: String for messages, the name of the argument.
-        expected: String for messages, what it must be.
+        expected: String for messages, what the value must be.
 
     Raises:
-        TypeError: If it makes no tensor, or one of strings or of complex
-            numbers.
+        TypeError: If it cannot be converted to a tensor, or the tensor holds
+            strings or complex numbers.
     """
     try:
         tensor = tf.convert_to_tensor(value)
-    except _REFUSALS as error:
+    except _CONVERSION_ERRORS as error:
         raise _wrong(value, name, expected) from error
     dtype = tensor.dtype
     if not (dtype.is_floating or dtype.is_integer or dtype.is_bool):
@@ -43,22 +43,22 @@ def as_floats(value, name, dtype):
     """Returns a tensor of a float dtype.
 
     Args:
-        value: What a user gave: floats, integers or booleans.
+        value: Floats, integers or booleans.
         name: String for messages, the name of the argument.
         dtype: Float dtype.
 
     Raises:
-        TypeError: If it makes no tensor of numbers.
+        TypeError: If it cannot be converted to a tensor of numbers.
     """
     return tf.cast(as_tensor(value, name), dtype)
 
 
 def as_count(value, name):
-    """Returns a positive number of things as an int32 scalar.
+    """Returns a positive count as an int32 scalar.
 
     Raises:
-        ValueError: If it is neither a positive integer nor a scalar tensor of
-            integers, whose value is not looked at.
+        ValueError: If it is neither a positive integer nor a scalar integer
+            tensor, whose value is not checked.
     """
     if is_integer_tensor(value) and value.shape.rank == 0:
         return tf.cast(value, tf.int32)

@@ -1,8 +1,9 @@
-"""Tapes and gradients, where TensorFlow has no public name for the question.
+"""Private functions of TensorFlow for tapes, gradients and XLA.
 
-Seen in TensorFlow 2.20 and 2.21.
+As they are in TensorFlow 2.20 and 2.21.
 """
 
+import contextlib
 import functools
 import weakref
 
@@ -16,7 +17,7 @@ stop_recording = record.stop_recording
 
 
 def is_watched(tensors):
-    """Whether a tape may be asked for a gradient of one of the tensors."""
+    """Whether a tape may be asked for the gradient to one of the tensors."""
     return record.should_record_backprop(list(tensors))
 
 
@@ -29,11 +30,11 @@ def may_want_higher_derivatives(tensors):
 
 
 def custom_gradient(function):
-    """Returns `tf.custom_gradient(function)` that lets go of its graphs.
+    """Returns `tf.custom_gradient(function)` that releases its graphs.
 
-    In a graph TensorFlow registers each gradient under a new name, for ever,
-    and with it the graph that its closure holds. Here the graph holds the
-    gradient, and the registry's entry goes with the graph.
+    In a graph TensorFlow registers each gradient under a new name and keeps it
+    forever, with the graph that its closure holds. Here the graph holds the
+    gradient, and the registry's entry is removed with the graph.
     """
     decorated = tf.custom_gradient(function)
 
@@ -41,13 +42,13 @@ def custom_gradient(function):
     def call(*args):
         results = decorated(*args)
         if not tf.executing_eagerly():
-            _hand_over(tf.nest.flatten(results)[0].op)
+            _move_gradient_to_graph(tf.nest.flatten(results)[0].op)
         return results
 
     return call
 
 
-def _hand_over(op):
+def _move_gradient_to_graph(op):
     """Moves the gradient of an operation from the registry to its graph."""
     registry = ops.gradient_registry._registry
     name = op.get_attr("_gradient_op_type").decode()
@@ -72,3 +73,38 @@ def in_xla():
     return control_flow_util.GraphOrParentsInXlaContext(
         tf.compat.v1.get_default_graph()
     )
+
+
+def convert_with_autograph(function):
+    """Returns a function, converted by AutoGraph where AutoGraph is on.
+
+    `tf.autograph.to_graph` always converts it, and the functions it calls.
+    """
+    autograph = tf.__internal__.autograph
+    return autograph.tf_convert(
+        function, autograph.control_status_ctx(), convert_by_default=False
+    )
+
+
+def scratch_graph():
+    """Returns a graph to trace into and throw away.
+
+    Variables created in a `tf.function` have no value before it runs.
+    """
+    return tf.__internal__.FuncGraph("building")
+
+
+@contextlib.contextmanager
+def creating_with(graph, make):
+    """Makes `make(create)` create the operations of a graph, not `create`.
+
+    Args:
+        graph: `tf.Graph`.
+        make: Callable of the graph's own `create(op_type, inputs, ...)` that
+            returns another.
+    """
+    graph._create_op_internal = make(graph._create_op_internal)
+    try:
+        yield
+    finally:
+        del graph._create_op_internal

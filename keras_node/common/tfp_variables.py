@@ -1,11 +1,13 @@
-"""The weights within tfp objects, for Keras to train and save."""
+"""Search for the weights in tfp objects, for Keras to train and save."""
 
 import dis
-import functools
 import inspect
 
 import keras
 import tensorflow as tf
+
+from keras_node.common.held_layers import parts_of
+from keras_node.common.keras_internals import adopt
 
 
 def layers_of(module):
@@ -20,22 +22,22 @@ def layers_of(module):
 def find(module):
     """Returns the Keras layers and the other variables that an object uses.
 
-    TensorFlow finds what is a module or in a structure of them. A bijector's
-    function may hold more: in its closure, as an argument of a partial, as an
-    attribute of the object that it is a method of, and by a global name.
+    TensorFlow finds only modules and structures of them. A bijector's function
+    may hold more: in its closure, in the arguments of a partial, in the
+    attributes of the object that it is bound to, and in global variables.
 
     Args:
         module: tfp bijector or distribution.
 
     Returns:
-        List of layers, and list of pairs of a variable that none of them
-        holds and whether it is trained.
+        List of layers, and list of pairs `(variable, is_trained)` of the
+        variables that no layer holds.
     """
     search = _Search()
     search.visit(module)
     held = {id(v.value) for layer in search.layers for v in layer.variables}
     held.update(id(v) for layer in search.layers for v in layer.variables)
-    # Files know variables by their place: first those that TensorFlow finds.
+    # Files identify variables by position: those TensorFlow finds go first.
     first = [v for v in module.variables if id(v) in search.variables]
     variables = {id(v): (v, True) for v in first}
     variables.update(search.variables)
@@ -47,7 +49,7 @@ def find(module):
 
 
 def adopted_variables(module, layers):
-    """Returns Keras's own of the variables that none of the layers holds.
+    """Returns Keras variables for those that none of the layers holds.
 
     Args:
         module: tfp bijector or distribution.
@@ -59,28 +61,13 @@ def adopted_variables(module, layers):
     ]
 
 
-def adopt(variable, trainable):
-    """Returns a Keras variable that shares the value of one of TensorFlow's.
-
-    Keras trains and saves none but its own, and has no public way to make one
-    of a `tf.Variable`.
-    """
-    if isinstance(variable, keras.Variable):
-        return variable
-    adopted = keras.Variable(
-        variable, trainable=trainable, dtype=variable.dtype.name
-    )
-    adopted._value = variable
-    return adopted
-
-
 class _Search:
-    """A walk through an object, to what holds weights and no further."""
+    """A search through an object that stops at whatever holds weights."""
 
     def __init__(self):
         self.layers = []
         self.variables = {}
-        self._seen = {}  # Keeps them alive, as an `id` holds no longer.
+        self._seen = {}  # Keeps values alive, lest an `id` is reused.
 
     def visit(self, value):
         if id(value) in self._seen:
@@ -110,16 +97,10 @@ def _is_holder(value):
 
 
 def _parts(value):
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, (list, tuple, set)):
-        return list(value)
-    if isinstance(value, functools.partial):
-        return [value.func, value.args, value.keywords]
     if inspect.ismethod(value):
         return [value.__func__, value.__self__]
     if inspect.isfunction(value):
-        return [*_closure(value), value.__defaults__, value.__kwdefaults__]
+        return [*parts_of(value), *_globals_of(value)]
     if isinstance(value, tf.Module):
         ignored = value._TF_MODULE_IGNORED_PROPERTIES
         return [
@@ -127,14 +108,11 @@ def _parts(value):
             for name, part in sorted(vars(value).items())
             if name not in ignored
         ]
-    if callable(value) and not isinstance(value, type):
-        return list(getattr(value, "__dict__", {}).values())
-    return []
+    return parts_of(value)
 
 
-def _closure(function):
-    """Returns what a function closes over, and the globals with weights."""
-    cells = [cell for cell in function.__closure__ or () if _is_full(cell)]
+def _globals_of(function):
+    """Returns the global variables with weights that a function reads."""
     names = {
         instruction.argval
         for instruction in dis.get_instructions(function)
@@ -142,14 +120,4 @@ def _closure(function):
     }
     named = [function.__globals__.get(name) for name in sorted(names)]
     kinds = (keras.layers.Layer, tf.Module, tf.Variable, keras.Variable)
-    return [
-        *(cell.cell_contents for cell in cells),
-        *(value for value in named if isinstance(value, kinds)),
-    ]
-
-
-def _is_full(cell):
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:  # It has no contents yet.
-        return False
+    return [value for value in named if isinstance(value, kinds)]

@@ -1,4 +1,4 @@
-"""What models have in common whose data have no targets and own loss."""
+"""Checks shared by models that train without targets."""
 
 import reprlib
 
@@ -7,8 +7,32 @@ import numpy as np
 import tensorflow as tf
 
 
+class UnsupervisedModel(keras.Model):
+    """A Keras model that learns from its inputs alone: `fit(x)`."""
+
+    def prepare(self, x):
+        """Returns data as Keras takes them, checked where they can be."""
+        return x
+
+    def fit(self, x=None, *args, **kwargs):
+        """Does what `keras.Model.fit` does, for `x` without targets."""
+        check_data(x)
+        refuse_weights(kwargs)
+        return super().fit(self.prepare(x), *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Does what `keras.Model.evaluate` does, for `x` without targets."""
+        check_data(x)
+        refuse_weights(kwargs)
+        return super().evaluate(self.prepare(x), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Does what `keras.Model.predict` does."""
+        return super().predict(self.prepare(x), *args, **kwargs)
+
+
 def check_data(x):
-    """Raises `ValueError` for data that Keras would stumble over."""
+    """Raises `ValueError` for data that would fail obscurely in Keras."""
     arrays = (
         np.ndarray,
         np.generic,
@@ -17,7 +41,7 @@ def check_data(x):
         keras.KerasTensor,
     )
     if x is not None and not isinstance(x, (tuple, list, dict, *arrays)):
-        return  # A dataset, or something that Keras refuses by itself.
+        return  # A dataset, or something that Keras itself refuses.
     leaves = [leaf for leaf in tf.nest.flatten(x) if leaf is not None]
     if not leaves or not all(
         _is_batch(leaf) for leaf in leaves if isinstance(leaf, arrays)
@@ -34,12 +58,12 @@ def _is_batch(array):
     dtype = array.dtype
     if isinstance(dtype, tf.DType):
         dtype = np.dtype(dtype.as_numpy_dtype)
-    # That of bfloat16 is V.
+    # The kind of bfloat16 is V.
     return dtype.kind in "biufV" and len(array.shape) and array.shape[0] != 0
 
 
 def spec_of(x):
-    """Returns what a batch of data is like, or `None` where it is not known.
+    """Returns the specs of a batch of data, or `None` if they are unknown.
 
     Args:
         x: Arrays, or a dataset of batches of them.
@@ -55,12 +79,12 @@ def spec_of(x):
 
 
 def refuse_weights(arguments):
-    """Raises `ValueError` for weights, which Keras would drop."""
+    """Raises `ValueError` for weights of data, which Keras would drop."""
     for name in ("sample_weight", "class_weight"):
         if arguments.get(name) is not None:
             raise ValueError(
-                f"Keras drops `{name}` where there are no targets. Draw the "
-                "samples of a dataset as often as they weigh. "
+                f"Keras drops `{name}` where there are no targets. Draw "
+                "samples from a dataset in proportion to their weights. "
                 f"Received: {name}"
             )
 
@@ -70,22 +94,22 @@ def check_compile(arguments):
     for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
         if arguments.get(name) is not None:
             raise ValueError(
-                "This model has its own loss and metrics: compile it without. "
+                "This model has its own loss and metrics: do not pass any. "
                 f"Received: {name}={arguments[name]!r}"
             )
 
 
 def inputs_of(data):
-    """Returns the inputs of a step's data.
+    """Returns the inputs in the data of a step.
 
     Raises:
-        ValueError: If there are targets besides them.
+        ValueError: If there are targets, too.
     """
     inputs, targets, _ = keras.utils.unpack_x_y_sample_weight(data)
     if targets is not None:
         raise ValueError(
-            "This model learns from its inputs alone: `fit(x)`. What else it "
-            "needs to know goes into the dict of inputs. "
+            "This model learns from its inputs alone: `fit(x)`. Anything else "
+            "that it needs goes into the dict of inputs. "
             f"Received: targets {targets}"
         )
     return inputs

@@ -1,4 +1,4 @@
-"""What a solve did, whether gradients are right, and what accuracy costs."""
+"""Reports on solves, on gradients, and on the cost of accuracy."""
 
 from keras_node.diagnostics.gradients import (
     Difference,
@@ -6,12 +6,12 @@ from keras_node.diagnostics.gradients import (
     check_gradients,
 )
 from keras_node.diagnostics.metered_adjoints import Drift
-from keras_node.diagnostics.precision import (
+from keras_node.diagnostics.solution_report import solution_report
+from keras_node.diagnostics.work_precision import (
     WorkPrecision,
     WorkPrecisionReport,
     work_precision,
 )
-from keras_node.diagnostics.solution import solution_report
 
 __all__ = [
     "Difference",

@@ -1,4 +1,4 @@
-"""What a layer of any kind computes: its outputs, a loss, its gradients."""
+"""Outputs, losses and gradients of layers of any kind."""
 
 import contextlib
 import math
@@ -19,23 +19,23 @@ def as_tensors(x):
 
 
 def outputs(layer, x):
-    """Returns the outputs, a tensor or nested structure of them.
+    """Returns the outputs, a tensor or nested structure of tensors.
 
-    Of a `CNFBijector` they are the value and the log-det, of a
-    `NormalizingFlow` the log-density, of a `LatentODE` the mean observations
+    For a `CNFBijector` they are the value and the log-det, for a
+    `NormalizingFlow` the log-density, for a `LatentODE` the mean observations
     along the trajectory of the posterior's mean.
 
     Args:
         layer: Keras layer or model.
-        x: Its input as tensors; of a `CNFBijector` with a condition a dict of
-            `"x"` and `"condition"`, as of a `NormalizingFlow`.
+        x: Its input as tensors; for a `CNFBijector` with a condition, a dict
+            of `"x"` and `"condition"`, as for a `NormalizingFlow`.
     """
     if not isinstance(layer, CNFBijector):
         return layer(x, training=False)
     options = {"training": False}
     if isinstance(x, dict):
         x, options["condition"] = x["x"], x["condition"]
-    x = tf.identity(x)  # tfp's bijectors remember what they did to a tensor.
+    x = tf.identity(x)  # tfp's bijectors cache their results by tensor.
     return (
         layer.forward(x, **options),
         layer.forward_log_det_jacobian(x, **options),
@@ -46,16 +46,18 @@ def default_loss(seed):
     """Returns a callable `loss(layer, x)` that suits every kind of layer.
 
     The negative log-density of a `NormalizingFlow`, the negative bound of a
-    `LatentODE`, both means in nats; of all others a random projection of the
-    outputs. Penalties of regularizers are no part of it.
+    `LatentODE`, both means in nats; for all others a random projection of the
+    outputs. Penalties of regularizers are not part of it.
 
     Args:
-        seed: Integer, of the projection and of the samples of a bound.
+        seed: Integer, for the projection and for the samples of a bound.
     """
 
     def loss(layer, x):
         if isinstance(layer, LatentODE):
-            terms = layer.terms(x, num_samples=1, training=False, seed=seed)
+            terms = layer.terms(
+                layer.observe(x), num_samples=1, training=False, seed=seed
+            )
             bound = tf.reduce_mean(terms.log_likelihood, axis=0) - terms.kl
             return -tf.reduce_mean(bound)
         values = outputs(layer, x)
@@ -88,8 +90,8 @@ def gradients(layer, x, loss):
         loss: Callable `loss(layer, x)` that returns a scalar tensor.
 
     Returns:
-        Dict from names, the paths of weights and `"input"` or such as
-        `"input['values']"`, to tensors.
+        Dict from names to tensors. Names are the paths of weights, and
+        `"input"` or the likes of `"input['values']"`.
     """
     x = tf.nest.map_structure(tf.identity, x)
     inputs = {
@@ -121,7 +123,7 @@ def arrays(tensors):
 
 
 def relative_difference(actual, expected):
-    """Returns the 2-norm of a difference over that of what is expected.
+    """Returns the 2-norm of a difference, relative to that of `expected`.
 
     Args:
         actual: List of tensors or arrays.
@@ -134,9 +136,9 @@ def relative_difference(actual, expected):
 
 
 def distance(actual, expected):
-    """Returns the 2-norm of a difference; args as of the above."""
+    """Returns the 2-norm of a difference, see `relative_difference`."""
     pairs = zip(arrays(actual), arrays(expected), strict=True)
-    with np.errstate(all="ignore"):  # What has drifted may overflow.
+    with np.errstate(all="ignore"):  # A drifted state may overflow.
         return norm([a - b for a, b in pairs])
 
 
@@ -148,8 +150,8 @@ def norm(tensors):
 
 
 @contextlib.contextmanager
-def untouched(layer):
-    """Leaves metrics and seeds of a layer as they were."""
+def preserving_state(layer):
+    """Restores metrics and seeds of a layer on leaving the context."""
     kept = [(v, v.numpy()) for v in layer.variables if not v.trainable]
     kept += [(v, v.numpy()) for v in layer.metrics_variables]
     try:

@@ -1,4 +1,4 @@
-"""Whether the gradients of the adjoints agree, and how far backsolve drifts."""
+"""The gradients of the adjoints, compared, and the drift of backsolve."""
 
 import dataclasses
 import math
@@ -13,9 +13,9 @@ from keras_node.diagnostics import evaluation, metered_adjoints
 from keras_node.diagnostics.metered_adjoints import Drift
 from keras_node.diagnostics.table import number, paragraph, percent, table
 
-# By how many tolerances of a step a gradient may be off: errors add up.
+# How many tolerances of a step a gradient may be off by: errors add up.
 _FACTOR = 10.0
-# What stands for a tolerance where a solver does not tell any.
+# The tolerance to assume for a solver without one.
 _DEFAULT_RTOL = 1e-3
 _ADJOINTS = {
     "direct": adjoints.DirectAdjoint,
@@ -30,8 +30,8 @@ class Difference(typing.NamedTuple):
     Attributes:
         overall: Float, the 2-norm of the difference over that of the gradient
             of `"direct"`, all tensors together; NaN if the backward solve
-            failed, `None` without anything to compare with.
-        worst: Float or `None`, the same of the tensor where it is largest.
+            failed, `None` if there is nothing to compare with.
+        worst: Float or `None`, the same for the tensor where it is largest.
         worst_name: String or `None`, the path of that weight or input.
     """
 
@@ -42,10 +42,10 @@ class Difference(typing.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class GradientReport:
-    """What `check_gradients` found; `print` shows it as tables.
+    """The result of `check_gradients`; `print` shows it as tables.
 
     Attributes:
-        differences: Dict from the adjoints that are possible to `Difference`.
+        differences: Dict from the names of possible adjoints to `Difference`.
         drifts: List of `Drift`, one for each layer that solves.
         threshold: Float, the most that `"backsolve"` may be off.
         rounding: Float, the most that `"checkpoint"` may be off.
@@ -65,7 +65,7 @@ class GradientReport:
         is_drifting = any(d.relative > self.threshold for d in self.drifts)
         if not self.gradient:
             return (
-                'A solver of tfp allows adjoint="backsolve" alone: there is '
+                'A solver of tfp only allows adjoint="backsolve": there is '
                 "nothing to compare its gradient with. Its state "
                 f"{'drifts' if is_drifting else 'does not drift'}."
             )
@@ -119,13 +119,13 @@ def check_gradients(layer, x, loss=None, seed=0):
 
     The gradient of each adjoint to the trainable weights and the float inputs
     is compared with that of `"direct"`, which is exact for the discrete
-    solution but needs the memory of all steps: a few samples will do. Layers
-    with a `CheckpointAdjoint` or `BacksolveAdjoint` use their own as such.
+    solution but keeps all steps in memory: pass only a few samples. A layer
+    that has a `CheckpointAdjoint` or `BacksolveAdjoint` uses it for that one.
 
     The drift is that of solving forwards, and back from there with the solver
-    of the backward pass. Backsolve drifts, says the verdict, if its gradient
-    is off by more than 10 times `rtol` of that solver: the error of steps
-    adds up, but not so far. Of a solver that does not tell, 1e-3 is taken.
+    of the backward pass. The verdict is that backsolve drifts if its gradient
+    is off by more than 10 times the `rtol` of that solver: errors of steps
+    add up, but not that far. For a solver without `rtol`, 1e-3 is assumed.
 
     Args:
         layer: Keras layer or model that solves an ODE, such as `ODELayer`,
@@ -134,26 +134,27 @@ def check_gradients(layer, x, loss=None, seed=0):
         x: Its input, float arrays or a nested structure of them. That of a
             conditional `CNFBijector` is a dict of `"x"` and `"condition"`.
         loss: Callable `loss(layer, x)` of the layer and tensors, which
-            returns a scalar. Default `None`: of a `NormalizingFlow` the mean
-            negative log-density, of a `LatentODE` the mean negative bound,
-            of others a random projection of the outputs; each without the
+            returns a scalar. Default `None`: for a `NormalizingFlow` the mean
+            negative log-density, for a `LatentODE` the mean negative bound,
+            for others a random projection of the outputs; each without the
             penalties of regularizers.
-        seed: Integer, of that projection and of the bound's samples.
+        seed: Integer, for that projection and for the bound's samples.
             Default 0.
 
     Returns:
         `GradientReport`. With a solver of TensorFlow Probability, for which
-        there is no `"direct"`, it has the drift alone.
+        there is no `"direct"`, it has only the drift.
 
     Raises:
-        TypeError: If `layer` is no Keras layer.
+        TypeError: If `layer` is not a Keras layer.
         ValueError: If nothing in it solves an ODE, or the gradient is not
-            finite, or 0 to all weights and inputs.
+            finite, or is 0 to all weights and inputs.
         tf.errors.InvalidArgumentError: If the forward solve fails.
 
     Example:
     >>> layer = keras_node.ODELayer(keras.layers.Dense(2, "tanh"))
-    >>> report = check_gradients(layer, np.ones((4, 2), "float32"))
+    >>> x = np.ones((4, 2), "float32")
+    >>> report = keras_node.diagnostics.check_gradients(layer, x)
     >>> report.verdict
     'The gradients agree: any adjoint will do.'
 
@@ -163,7 +164,7 @@ def check_gradients(layer, x, loss=None, seed=0):
     x = evaluation.as_tensors(x)
     loss = loss or evaluation.default_loss(seed)
     solving = solving_layers.differentiable_layers(layer)
-    with evaluation.untouched(layer):
+    with evaluation.preserving_state(layer):
         drifts, dtype = _drifts(layer, x)
         reference, differences = {}, {"backsolve": Difference(None, None, None)}
         if all(part.solver.can_replay for part in solving):
@@ -186,7 +187,7 @@ def check_gradients(layer, x, loss=None, seed=0):
 
 def _drifts(layer, x):
     """Returns the `Drift` of each layer that solves, and their dtype."""
-    make = metered_adjoints.own_or(adjoints.BacksolveAdjoint)
+    make = metered_adjoints.own_adjoint_or(adjoints.BacksolveAdjoint)
     with metered_adjoints.adjoint_of_each(
         layer, lambda part: metered_adjoints.DriftMeter(make(part))
     ) as drift_meters:
@@ -200,7 +201,7 @@ def _drifts(layer, x):
 
 
 def _gradients(name, layer, x, loss):
-    make = metered_adjoints.own_or(_ADJOINTS[name])
+    make = metered_adjoints.own_adjoint_or(_ADJOINTS[name])
     with metered_adjoints.adjoint_of_each(
         layer, lambda part: _unbounded(make(part))
     ):
@@ -222,10 +223,10 @@ def _difference(name, layer, x, loss, reference):
     try:
         actual = _gradients(name, layer, x, loss)
     except tf.errors.InvalidArgumentError:
-        # The forward solve is known to succeed: the backward one did not.
+        # The forward solve is known to succeed, so the backward one failed.
         return Difference(math.nan, math.nan, None)
     expected = reference.values()
-    # Of tensors whose gradient is nothing but rounding, that is not told.
+    # A gradient that is nothing but rounding is not reported as the worst.
     floor = np.sqrt(np.finfo(np.float32).eps) * evaluation.norm(expected)
     shares = {
         key: evaluation.distance([actual[key]], [value])
@@ -240,7 +241,8 @@ def _difference(name, layer, x, loss, reference):
 
 
 def _backward_rtol(layer):
-    adjoint = metered_adjoints.own_or(adjoints.BacksolveAdjoint)(layer)
+    make = metered_adjoints.own_adjoint_or(adjoints.BacksolveAdjoint)
+    adjoint = make(layer)
     solver = adjoint.solver or layer.solver
     return float(getattr(solver, "rtol", _DEFAULT_RTOL))
 
@@ -250,12 +252,12 @@ def _check_reference(gradient):
     if not math.isfinite(size):
         raise ValueError(
             'The gradient of "direct" must be finite. Does the forward solve '
-            'fail, with on_failure="nan"? `solution_report` tells. '
+            'fail, with on_failure="nan"? See `solution_report`. '
             f"Received: a gradient of norm {size}"
         )
     if size == 0.0:
         raise ValueError(
             "`loss` must depend on a trainable weight or a float input; "
-            "compute it of tensors, not of arrays. Received: a loss whose "
+            "compute it from tensors, not arrays. Received: a loss whose "
             f"gradient is 0 to all of {sorted(gradient)}"
         )

@@ -1,4 +1,4 @@
-"""Adjoints that measure the solves that they are asked for."""
+"""Adjoints that measure their solves: evaluations and drift."""
 
 import contextlib
 import typing
@@ -11,15 +11,15 @@ from keras_node.solvers import clocks
 
 
 class Drift(typing.NamedTuple):
-    """How far a state that is integrated backwards ends from where it began.
+    """How far a state that is integrated backwards ends from its start.
 
     Attributes:
         layer: String, the name of the layer that solves.
         absolute: Float, `max |z_back(t0) - z(t0)|` over the batch and all
-            that is in a state, in the units of the state; infinite if the
+            numbers of a state, in the units of the state; infinite if the
             backward solve fails. With more than two times it is the largest
-            for any interval between them.
-        relative: Float, the same over `max |z(t0)|`.
+            of the intervals between them.
+        relative: Float, the same divided by `max |z(t0)|`.
     """
 
     layer: str
@@ -29,11 +29,11 @@ class Drift(typing.NamedTuple):
 
 @contextlib.contextmanager
 def adjoint_of_each(layer, make):
-    """Gives each layer that solves an adjoint of its own, for a while.
+    """Gives each layer that solves another adjoint, for a while.
 
     Args:
         layer: Keras layer or model.
-        make: Callable from one that solves to its adjoint.
+        make: Callable from a layer that solves to its adjoint.
 
     Yields:
         List of the adjoints.
@@ -41,14 +41,14 @@ def adjoint_of_each(layer, make):
     solving = solving_layers.differentiable_layers(layer)
     adjoints = [make(part) for part in solving]
     with contextlib.ExitStack() as stack:
-        # From the outermost: those within have theirs after it.
+        # The outermost first, as this also sets those of the layers within.
         for part, adjoint in zip(solving, adjoints, strict=True):
             stack.enter_context(solving_layers.using(part, adjoint=adjoint))
         yield adjoints
 
 
-def own_or(adjoint_class):
-    """Returns a `make`: a layer's own adjoint, if it is of the class."""
+def own_adjoint_or(adjoint_class):
+    """Returns a `make`: a layer's own adjoint of the class, or a new one."""
 
     def make(layer):
         is_own = isinstance(layer.adjoint, adjoint_class)
@@ -67,7 +67,7 @@ def dtype_of(meters):
     if not dtypes:
         raise ValueError(
             "The layer must solve its ODE when it is called. Is it part of a "
-            "`tf.function`, which was traced before? Received: a layer that "
+            "`tf.function` that was traced before? Received: a layer that "
             "has solved nothing"
         )
     return min(dtypes, key=lambda dtype: dtype.size).name
@@ -77,8 +77,8 @@ class NFEMeter(Adjoint):
     """Counts the evaluations of another adjoint's forward solves.
 
     Attributes:
-        num_evaluations: Float variable, the sum over solves of the NFE; with
-            a clock for each sample, of its mean.
+        num_evaluations: Float variable, the sum over solves of the NFE, or of
+            its mean if each sample has a clock.
         dtype: Dtype of the last state, `None` before the first solve.
     """
 
@@ -101,15 +101,15 @@ class NFEMeter(Adjoint):
 class DriftMeter(Adjoint):
     """Solves forwards, and back again as `BacksolveAdjoint` would.
 
-    As there, the state starts anew from the stored one at each requested
-    time; the state alone is integrated, without adjoint.
+    As in backsolve, the state restarts from the stored one at each requested
+    time. Only the state is integrated, without the adjoint.
 
     Args:
         adjoint: `BacksolveAdjoint`.
 
     Attributes:
         absolute: Float variable, the largest of all solves; see `Drift`.
-        relative: Float variable, as well.
+        relative: Float variable, likewise.
         dtype: Dtype of the last state, `None` before the first solve.
     """
 
@@ -161,14 +161,14 @@ class DriftMeter(Adjoint):
 
 
 def _state(problem, states, row):
-    # Of times that are data, rows at the first time may hold anything.
+    # If times are data, rows at the first time may hold anything.
     is_first = tf.equal(problem.times[row], problem.times[0])
     return clocks.select(is_first, problem.y, [leaf[row] for leaf in states])
 
 
 def _largest(leaves):
     values = [tf.abs(tf.cast(leaf, tf.float64)) for leaf in leaves]
-    # A maximum may not see what is NaN.
+    # A maximum may ignore NaN.
     values = [
         tf.where(tf.math.is_finite(leaf), leaf, float("inf")) for leaf in values
     ]

@@ -11,11 +11,11 @@ from keras_node.solvers import BDF, DormandPrince
 
 
 class Measurement(typing.NamedTuple):
-    """What a layer gave with its solvers.
+    """The outputs, the gradient and the cost of a layer with its solvers.
 
     Attributes:
         solver: String, the name.
-        rtol: Float, or `None` for fixed steps, or more than one tolerance.
+        rtol: Float, or `None` for fixed steps or more than one tolerance.
         dtype: String, the coarsest that was solved in.
         nfe: Float, the forward NFE of all layers that solve.
         outputs: List of tensors.
@@ -34,8 +34,8 @@ class Measurement(typing.NamedTuple):
 def measuring(layer, x, loss):
     """Yields a callable that returns a `Measurement`.
 
-    What it runs is traced once, with the solvers that the layer has now, for
-    all tolerances that `turn` gives them.
+    It is traced once, with the solvers that the layer has now, for all
+    tolerances that `set_tolerance` gives them.
 
     Args:
         layer: Keras layer or model.
@@ -76,22 +76,22 @@ def _solver_of(layer):
     return ", ".join(names), rtols.pop() if len(rtols) == 1 else None
 
 
-def choices(solver, rtols):
-    """Returns pairs of a solver and tolerances to `turn` it to.
+def solver_variants(solver, rtols):
+    """Returns pairs of a solver and the tolerances to use it at.
 
-    The solvers are copies whose failures are NaN. One with fixed steps, or
-    without a config, is itself, with the tolerance `None`.
+    The solvers are copies that give NaN if they fail. One with fixed steps,
+    or without a config, is used as it is, with the tolerance `None`.
     """
     if not _is_adaptive(solver):
         return [(solver, [None])]
     if solver.can_replay:
         return [(_as_variables(_copy(solver, solver.tolerances[0])), rtols)]
-    # tfp's keep the tolerances that they are made with.
+    # tfp's solvers keep the tolerances that they are made with.
     return [(_copy(solver, rtol), [rtol]) for rtol in rtols]
 
 
-def turn(solver, rtol):
-    """Gives a solver of `choices` a tolerance, and an `atol` in proportion."""
+def set_tolerance(solver, rtol):
+    """Sets `rtol` of one of `solver_variants`, and `atol` in proportion."""
     if isinstance(getattr(solver, "rtol", None), tf.Variable):
         solver.atol.assign(solver.atol / solver.rtol * rtol)
         solver.rtol.assign(rtol)
@@ -104,7 +104,7 @@ def _copy(solver, rtol):
 
 
 def _as_variables(solver):
-    # What was traced with a solver reads its variables at each run.
+    # Functions traced with a solver read its variables at each run.
     rtol, atol = solver.tolerances
     solver.rtol = tf.Variable(rtol, trainable=False, dtype=tf.float64)
     solver.atol = tf.Variable(atol, trainable=False, dtype=tf.float64)
@@ -124,13 +124,13 @@ def name_of(solver):
 
 
 def describe(solver):
-    """Returns the name of a solver with what decides its error."""
+    """Returns the name of a solver with its tolerance or step size."""
     rtol = rtol_of(solver)
     name = name_of(solver)
     return name if rtol is None else f"{name}(rtol={rtol:g})"
 
 
 def _is_adaptive(solver):
-    # Whether there are tolerances, and a config to make others of it.
+    # Whether there are tolerances, and a config to copy it with others.
     is_tfp = isinstance(solver, (BDF, DormandPrince))
     return getattr(solver, "is_adaptive", is_tfp)

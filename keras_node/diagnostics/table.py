@@ -1,4 +1,4 @@
-"""Reports as text."""
+"""Text of reports: tables, paragraphs and numbers."""
 
 import math
 import textwrap
@@ -9,9 +9,9 @@ def table(header, rows, names=(0,)):
 
     Args:
         header: List of strings.
-        rows: List of lists of strings, as long.
-        names: Numbers of the columns to align at the left, the others being
-            numbers. Default, the first.
+        rows: List of lists of strings, each as long as `header`.
+        names: Indices of the columns to align at the left; the others are
+            numbers. Default `(0,)`, the first.
     """
     columns = [
         _aligned(column, i in names)
@@ -34,7 +34,7 @@ def number(value):
 
 
 def percent(share):
-    """Returns a share as text in percent, two digits of it."""
+    """Returns a share as text in percent, with two digits."""
     if 0.0 < share < 1.0:
         return f"{100 * share:.2g} %"
     return f"{100 * share:.0f} %" if share < 100.0 else f"{100 * share:.1e} %"

@@ -1,1 +1,1 @@
-"""The vector field: how dynamics are called, checked, built and traced."""
+"""The vector field: calls, checks, building and tracing of dynamics."""

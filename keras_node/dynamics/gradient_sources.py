@@ -1,13 +1,13 @@
-"""Captures of dynamics: whether a gradient to them may be asked for."""
+"""Tests of whether a gradient to a tensor may be asked for."""
 
 import tensorflow as tf
 
 from keras_node.common import tf_internals
 
-# From this size on a tensor is large.
+# A tensor with at least this many elements is large.
 _LARGE = 1000
 
-# What leaves the values of a tensor as they are, or rearranges them.
+# Operations that keep the values of a tensor, or rearrange them.
 _VIEWS = {
     "Cast",
     "ExpandDims",
@@ -19,20 +19,20 @@ _VIEWS = {
 
 
 def is_large(tensor):
-    """Whether the gradient to a tensor may take longer than all the rest."""
+    """Whether the gradient to a tensor may cost more than everything else."""
     size = tensor.shape.num_elements()
     return tensor.dtype.is_floating and (size is None or size >= _LARGE)
 
 
 def is_differentiable(value):
-    """Whether there is a gradient to a tensor or a variable."""
+    """Whether a tensor or a variable can have a gradient."""
     return value.dtype.is_floating or value.dtype.is_complex
 
 
 def in_graph(tensor):
-    """Returns a tensor of the graph that is being built, if there is one.
+    """Returns a tensor as one of the graph being built, if there is one.
 
-    The gradient of a loop or branch knows no eager tensor.
+    The gradient of a loop or branch cannot use an eager tensor.
     """
     is_value = tensor.dtype not in (tf.resource, tf.variant)
     if is_value and not tf.executing_eagerly():
@@ -41,7 +41,7 @@ def in_graph(tensor):
 
 
 def may_need_gradient(tensor):
-    """Whether a gradient of a tensor may be asked for, as far as one can tell.
+    """Whether a gradient to a tensor may be asked for, as far as is known.
 
     Eagerly the tapes know. In a graph a constant or a stopped tensor needs
     none unless a tape watches it.

@@ -1,24 +1,24 @@
-"""A vector field at a point, with its Jacobian there."""
+"""Linearization of a vector field at a point: value and Jacobian products."""
 
 import functools
 
 import tensorflow as tf
 
-from keras_node.dynamics.checks import check_derivative
+from keras_node.dynamics.derivative_checks import check_derivative
 
 
 class Linearization:
     """A vector field at a point, and products with its Jacobian there.
 
     Args:
-        ode_fn: Callable `(t, y) -> dy/dt`, each sample by itself.
+        ode_fn: Callable `(t, y) -> dy/dt`, independent for each sample.
         t: Float tensor, the time.
         y: Float tensor `(batch, ...)`, the state, or a nested structure.
-        probes: In the structure of `y`, tensors `(k, batch, ...)`, the noise
-            of estimates; `None` (default) without estimates.
+        probes: Tensors `(k, batch, ...)` in the structure of `y`, the noise
+            of trace estimates; `None` (default) without estimates.
 
     Attributes:
-        derivative: `f(t, y)`, in structure, shapes and dtypes of `y`.
+        derivative: `f(t, y)`, in the structure, shapes and dtypes of `y`.
         probes: As above.
 
     Raises:
@@ -41,8 +41,8 @@ class Linearization:
         """Returns `v^T df/dy` of each `v` in `cotangents`, in one batch.
 
         Args:
-            cotangents: In the structure of the state, tensors
-                `(k, batch, ...)`, `k` known.
+            cotangents: Tensors `(k, batch, ...)` in the structure of the
+                state, `k` known.
         """
         if tf.nest.flatten(cotangents)[0].shape[0] == 1:
             # `vectorized_map` of one costs as much to trace as of many.

@@ -1,8 +1,8 @@
-"""The noise of estimates, drawn once for a solve.
+"""The noise of trace estimates (probes), drawn once for each solve.
 
-It is a function of a seed, of a key and of the state's shape. The key is new in
-each step of training, and the same elsewhere: there a solve and its inverse
-share their noise, and results are deterministic functions.
+It is a function of a seed, a key and the state's shape. The key is new in each
+step of training, and constant otherwise: there a solve and its inverse share
+their noise, and results are deterministic.
 """
 
 import random
@@ -18,11 +18,11 @@ _INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 
 
 def as_seed(seed):
-    """Returns an integer; one that `set_random_seed` decides for `None`.
+    """Returns a seed; a random one, fixed by `set_random_seed`, for `None`.
 
     Raises:
-        TypeError: If it is something else.
-        ValueError: If it has more than 32 bits.
+        TypeError: If it is neither an integer nor `None`.
+        ValueError: If it does not fit in 32 bits.
     """
     if seed is None:
         return random.randint(0, _MAX_SEED)
@@ -30,22 +30,24 @@ def as_seed(seed):
 
 
 def key_of(seeds, training, weights):
-    """Returns the integer that the noise of one solve is drawn with.
+    """Returns the integer key with which the noise of one solve is drawn.
 
-    In training each solve has a new one; else it is 0, so that all solves
-    share their noise and what depends on it is a function.
+    In training each solve has a new one; otherwise it is 0, so that all solves
+    share their noise and results are deterministic.
 
     Args:
-        seeds: `Seeds` of the layer that solves; `None` for 0 in any case.
-        training: Boolean; or `None` outside of Keras's own loops, where it is
-            taken for training that a tape watches the weights.
+        seeds: `Seeds` of the layer that solves; with `None` the key is 0.
+        training: Boolean; or `None` outside Keras's own loops, which counts as
+            training if a tape watches the weights.
         weights: List of the trainable Keras variables of the dynamics.
     """
+    if seeds is None:
+        return tf.zeros([], tf.int32)
     if training is None:
         training = tf_internals.is_watched(
             [tf.convert_to_tensor(weight) for weight in weights]
         )
-    if seeds is None or not training:
+    if not training:
         return tf.zeros([], tf.int32)
     return tf.reduce_sum(tf.cast(seeds.next(), tf.int32))
 
@@ -76,10 +78,10 @@ def sample_like(y, count, distribution, seed, key):
 
 
 def freeze(probes):
-    """Casts noise to integers of the same bits.
+    """Casts noise to integers with the same bits.
 
-    Dynamics may close over them at no cost: they need no gradient, so that an
-    adjoint carries none.
+    Dynamics may close over integers at no cost: they need no gradient, so an
+    adjoint carries none for them.
     """
     return tf.nest.map_structure(
         lambda leaf: tf.bitcast(leaf, _INTEGERS[leaf.dtype.size]), probes
@@ -87,7 +89,7 @@ def freeze(probes):
 
 
 def thaw(bits, y):
-    """Returns what `freeze` was given, in the dtypes of the state `y`."""
+    """Undoes `freeze`: returns the noise in the dtypes of the state `y`."""
     if bits is None:
         return None
     return tf.nest.map_structure(

@@ -1,4 +1,4 @@
-"""The reads of variables in a graph, moved to before it is called."""
+"""Reads of variables in a graph, moved to before it is called."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_node.common import tf_internals
 from keras_node.dynamics import gradient_sources
 
-# What leaves a variable as it is; an inner function may not.
+# Operations that do not assign a variable; a call of a function may.
 READS = (
     "ReadVariableOp",
     "ResourceGather",
@@ -18,7 +18,7 @@ READS = (
 
 
 def handle_of(graph, placeholder):
-    """Returns what a placeholder of a graph stands for, or `None`."""
+    """Returns the tensor that a placeholder of a graph captures, or `None`."""
     if not tf.is_symbolic_tensor(placeholder):
         return placeholder
     handles = {id(inner): outer for outer, inner in graph.captures}
@@ -29,8 +29,8 @@ class VariableReads:
     """The reads of variables in a graph, done before it is called.
 
     TensorFlow does the same with `FuncGraph.capture_by_value`, but reads in
-    the outermost context, and moves the reads of inner functions too: these
-    are kept by their `tf.function`, which must not keep a value.
+    the outermost context, and moves the reads of inner functions too, which
+    their `tf.function` would keep: it must not keep a value.
     """
 
     def __init__(self):
@@ -43,43 +43,42 @@ class VariableReads:
 
     @contextlib.contextmanager
     def moved_out_of(self, graph):
-        """Lets operations of `graph` take values in the place of handles."""
-        create_op = graph._create_op_internal
+        """Makes operations of `graph` take values in place of handles."""
         self._values = {}
 
-        def create(op_type, inputs, *args, **kwargs):
-            if op_type not in READS:
-                resources = [x for x in inputs if x.dtype == tf.resource]
-                handles = [handle_of(graph, x) for x in resources]
-                self._assigned.update(id(handle) for handle in handles)
-            if op_type == "ReadVariableOp":
-                dtype = tf.as_dtype(kwargs["attrs"]["dtype"].type)
-                value = self._read(graph, inputs[0], dtype)
-                if value is not None:
-                    # A placeholder has the attributes of a read.
-                    return graph.capture(value).op
-            return create_op(op_type, inputs, *args, **kwargs)
+        def capture_reads(create_op):
+            def create(op_type, inputs, *args, **kwargs):
+                if op_type not in READS:
+                    resources = [x for x in inputs if x.dtype == tf.resource]
+                    handles = [handle_of(graph, x) for x in resources]
+                    self._assigned.update(id(handle) for handle in handles)
+                if op_type == "ReadVariableOp":
+                    dtype = tf.as_dtype(kwargs["attrs"]["dtype"].type)
+                    value = self._read(graph, inputs[0], dtype)
+                    if value is not None:
+                        # A placeholder has the attributes of a read.
+                        return graph.capture(value).op
+                return create_op(op_type, inputs, *args, **kwargs)
 
-        graph._create_op_internal = create
-        try:
+            return create
+
+        with tf_internals.creating_with(graph, capture_reads):
             yield
-        finally:
-            del graph._create_op_internal
         self._forget_handles(graph)
 
     def is_overtaken(self):
-        """Whether what was read beforehand may be assigned later."""
+        """Whether a variable that was read beforehand may be assigned later."""
         return not self._assigned.isdisjoint(self._values)
 
     def value_of(self, capture):
-        """Returns a capture, as the tapes of the current context know it."""
+        """Returns a capture such that tapes of the current context see it."""
         if id(capture) not in self._unrecorded:
             return gradient_sources.in_graph(capture)
         handle, dtype, _ = self._unrecorded[id(capture)]
         return tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
 
     def is_doubtful(self, capture):
-        """Whether a large capture is a constant, unless a tape far away.
+        """Whether a large capture is a constant, as far as is known here.
 
         A graph may be called under a tape that watches what it closes over.
         """
@@ -112,7 +111,7 @@ class VariableReads:
         if not self._is_eager:
             with self._outside.as_default():
                 return tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
-        # No tape sees this one.
+        # No tape sees this read.
         with tf.init_scope():
             value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
         self._unrecorded[id(value)] = handle, dtype, value

@@ -1,28 +1,27 @@
-"""The vector field: dynamics of any kind, and how they are called."""
+"""The vector field: dynamics of any kind, called as `f(t, y)`."""
 
 import functools
 import inspect
 import warnings
+import weakref
 
 import keras
 import tensorflow as tf
 
-from keras_node.common.held_layers import (
-    flatten_layers,
-    reachable_layers,
-    refuse_stateful_layers,
-)
-from keras_node.dynamics import tracing
+from keras_node.common.held_layers import reachable_layers
+from keras_node.common.keras_internals import flatten_layers
+from keras_node.dynamics import graph_tracing
+from keras_node.dynamics.stateful_layers import refuse_stateful_layers
 
 
 class VectorField:
     """The right-hand side `f` of `dy/dt = f(t, y)`.
 
     Args:
-        dynamics: A Keras layer or model of `y`; one of `(t, y)`, among them a
+        dynamics: A Keras layer or model of `y`, or of `(t, y)`, such as a
             Functional model with inputs `[t, y]`; or any callable `f(t, y)`.
-            With a condition, each takes it too, by the name `condition`, a
-            Functional model as its third input.
+            A condition is passed by the name `condition`, to a Functional
+            model as its third input.
         owner: Keras layer that solves with them, or `None` (default).
 
     Attributes:
@@ -44,6 +43,7 @@ class VectorField:
             )
         self.dynamics = dynamics
         self._read, self._names = set(), {}
+        self._trainable = {}
         self.owner = owner
         if not self._is_layer:
             self._check_signature()
@@ -52,11 +52,13 @@ class VectorField:
     def takes_condition(self):
         """Whether the dynamics take a `condition`."""
         if self._is_layer:
-            # Some layers take any keyword, and pass it on to none that does.
+            # Some layers accept any keyword, but have no use for it.
             is_conditional = self._num_functional_inputs == 3
-            return is_conditional or _names(self.dynamics.call, "condition")
+            return is_conditional or _has_parameter(
+                self.dynamics.call, "condition"
+            )
         parameters = _signature(self.dynamics).parameters.values()
-        return _names(self.dynamics, "condition") or any(
+        return _has_parameter(self.dynamics, "condition") or any(
             parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
         )
 
@@ -72,7 +74,7 @@ class VectorField:
         return parameter is not None and parameter.default is parameter.empty
 
     def check_condition(self, condition):
-        """Raises `ValueError` unless the dynamics take just this condition."""
+        """Raises `ValueError` for a condition that is missing or not taken."""
         if condition is not None and not self.takes_condition:
             raise ValueError(
                 "A `condition` needs dynamics that take it: a layer with "
@@ -97,15 +99,15 @@ class VectorField:
                 `None`.
 
         Raises:
-            ValueError: If the dynamics do not take the condition, or do not
-                get the one that they need.
+            ValueError: If the dynamics do not take the condition, or need one
+                and do not get it.
         """
         self.check_condition(condition)
         dynamics = self.dynamics
         options = {} if condition is None else {"condition": condition}
         if not self._is_layer:
             return functools.partial(dynamics, **options)
-        if training is not None and _names(dynamics.call, "training"):
+        if training is not None and _has_parameter(dynamics.call, "training"):
             options["training"] = training
         if self._num_functional_inputs:
             return functools.partial(_call_functional, dynamics, options)
@@ -114,7 +116,7 @@ class VectorField:
         return lambda t, y: dynamics(y, **options)
 
     def build(self, t_shape, y, condition=None):
-        """Makes the weights, and checks what the dynamics hold and return.
+        """Creates the weights, and checks the layers and the derivative.
 
         Args:
             t_shape: Shape of the time, `()` or `(None,)`.
@@ -123,11 +125,11 @@ class VectorField:
 
         Raises:
             ValueError: If the derivative does not match the state, or there
-                is a layer that `field_layers.refuse_stateful_layers` refuses.
+                is a layer that `refuse_stateful_layers` refuses.
         """
         self.refuse_stateful_layers()
         dtype = tf.nest.flatten(y)[0].dtype
-        # The model that it is part of has built a Functional one already.
+        # A Functional model is already built.
         if self._is_layer and not self._num_functional_inputs:
             t = keras.KerasTensor(t_shape, dtype)
             self.bind(condition=condition)(t, y)
@@ -135,26 +137,35 @@ class VectorField:
             specs = tf.nest.map_structure(
                 lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), y
             )
-            self.note(tracing.trace(self.bind(), t_shape, specs))
-        # Again, for the layers that are made when others are built.
+            self.note(graph_tracing.trace(self.bind(), t_shape, specs))
+        # Again, for layers that are created when others are built.
         self.refuse_stateful_layers()
 
     def note(self, traced):
-        """Takes note of what the dynamics read, when they are traced.
+        """Notes the variables that traced dynamics read.
 
         Args:
             traced: `TracedField`.
         """
-        # In a stateless call they read none of those that they read else.
+        # In a stateless call they read none of their usual variables.
         for variable in traced.read_variables:
             self._read.add(id(variable))
             if variable.trainable:
                 self._names[id(variable)] = variable.name
+                self._trainable[id(variable)] = weakref.ref(variable)
+
+    def trainable_variables(self):
+        """Returns the trainable variables that noted traces read.
+
+        Also those of a function, which no layer tracks.
+        """
+        variables = [reference() for reference in self._trainable.values()]
+        return [variable for variable in variables if variable is not None]
 
     def refuse_stateful_layers(self):
-        """Raises `ValueError` for layers that are no function of their input.
+        """Raises `ValueError` for layers that are not functions of their input.
 
-        See `field_layers.refuse_stateful_layers`. Of what a callable holds,
+        See `stateful_layers.py`. Of the layers that a callable holds, checks
         those that it is known to read.
         """
         layers = [self.dynamics] if self._is_layer else self._used_layers()
@@ -163,7 +174,7 @@ class VectorField:
     def _used_layers(self):
         """Returns the layers that a callable holds and reads.
 
-        It may hold much more, such as the model that `owner` is part of.
+        It may hold many more, such as the model that `owner` is part of.
         """
         return [
             layer
@@ -182,25 +193,29 @@ class VectorField:
     def held_layers(self):
         """Returns the layers that a callable holds, for `owner` to track.
 
-        Not dynamics that are a layer themselves, as `owner` has them already;
-        nor a model that `owner` is part of, which tracks its own.
+        Leaves out dynamics that are a layer, which `owner` tracks already, and
+        a model that `owner` is part of, which tracks its own layers.
         """
         return [] if self._is_layer else self._used_layers()
 
     def warn_of_untracked(self):
         """Warns of variables that a callable reads and nothing trains."""
         if self._is_layer:
-            return  # Keras tracks what a layer has.
+            return  # Keras tracks the variables of a layer.
         holders = [self.owner, *reachable_layers(self.dynamics)]
         tracked = {i for h in holders for v in h.variables for i in _ids(v)}
-        names = [name for i, name in self._names.items() if i not in tracked]
+        names = [
+            self._names[i]
+            for i, reference in self._trainable.items()
+            if i not in tracked and reference() is not None
+        ]
         if names:
             warnings.warn(
                 "The dynamics read variables that no layer within reach "
                 f"tracks: {self.owner.name!r} neither trains nor saves them. "
                 "Hold their layer in a closure or as an attribute of a "
-                "callable object, or write the dynamics as a Keras layer with "
-                f"weights of its own. Received: variables {names}",
+                "callable object, or write the dynamics as a Keras layer that "
+                f"has these weights. Received: variables {names}",
                 stacklevel=2,
             )
 
@@ -231,7 +246,7 @@ class VectorField:
 
     @property
     def _num_functional_inputs(self):
-        """How many inputs a Functional model of time has, else 0.
+        """Number of inputs of a Functional model that takes time, else 0.
 
         Two are `[t, y]`, three are `[t, y, condition]`.
         """
@@ -268,11 +283,11 @@ def _signature(function):
     try:
         return inspect.signature(function)
     except ValueError:
-        # Some callables of C extensions do not tell.
+        # Some callables of C extensions have no signature.
         return inspect.signature(lambda *args, **kwargs: None)
 
 
-def _names(function, name):
+def _has_parameter(function, name):
     return name in _signature(function).parameters
 
 

@@ -1,18 +1,15 @@
-"""How a chain of bijectors passes arguments of a call to the flows in it."""
+"""Keyword arguments that a chain of bijectors passes to its flows."""
 
+import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.flows.cnf_bijector import CNFBijector
-
-# `tfb.Chain(...)` and `tfb.Invert(...)` make objects of their base classes.
-_CHAIN = tfp.bijectors.Chain.__bases__[0]
-_INVERT = tfp.bijectors.Invert.__bases__[0]
 
 
 def call_options(bijector, condition=None, training=None):
     """Returns the keyword arguments of a bijector's call.
 
-    tfp's `Chain` takes, for each bijector in it, a dict under its name.
+    tfp's `Chain` takes a dict of them for each of its bijectors, by name.
 
     Args:
         bijector: A tfp bijector.
@@ -21,7 +18,7 @@ def call_options(bijector, condition=None, training=None):
         training: Boolean for every `CNFBijector`, or `None`.
 
     Raises:
-        ValueError: If there is a condition that nothing takes.
+        ValueError: If there is a condition and no flow takes it.
     """
     if condition is not None and not takes_condition(bijector):
         raise ValueError(
@@ -33,17 +30,17 @@ def call_options(bijector, condition=None, training=None):
 
 
 def needs_condition(bijector):
-    """Whether a flow in a bijector cannot do without a condition."""
+    """Whether a flow in a bijector requires a condition."""
     if isinstance(bijector, CNFBijector):
         return bijector.field.needs_condition
-    return any(needs_condition(part) for part in _parts(bijector))
+    return any(needs_condition(part) for part in _sub_bijectors(bijector))
 
 
 def takes_condition(bijector):
     """Whether a flow in a bijector takes a condition."""
     if isinstance(bijector, CNFBijector):
         return bijector.field.takes_condition
-    return any(takes_condition(part) for part in _parts(bijector))
+    return any(takes_condition(part) for part in _sub_bijectors(bijector))
 
 
 def _options(bijector, condition, training):
@@ -54,16 +51,22 @@ def _options(bijector, condition, training):
             "training": training,
         }
         return {k: v for k, v in options.items() if v is not None}
-    if isinstance(bijector, _INVERT):
+    if _is_inverted(bijector):
         return _options(bijector.bijector, condition, training)
     options = {
         part.name: _options(part, condition, training)
-        for part in _parts(bijector)
+        for part in _sub_bijectors(bijector)
     }
     return {name: part for name, part in options.items() if part}
 
 
-def _parts(bijector):
-    if isinstance(bijector, _INVERT):
+def _sub_bijectors(bijector):
+    if _is_inverted(bijector):
         return [bijector.bijector]
-    return bijector.bijectors if isinstance(bijector, _CHAIN) else []
+    is_chain = isinstance(bijector, tfp.bijectors.Composition)
+    return tf.nest.flatten(bijector.bijectors) if is_chain else []
+
+
+def _is_inverted(bijector):
+    # `tfb.Invert(...)` makes objects of a private class.
+    return hasattr(bijector, "bijector")

@@ -1,4 +1,4 @@
-"""The weights of a flow, made before it is used."""
+"""Creation of all weights of a flow, before its first use."""
 
 import contextlib
 import threading
@@ -9,25 +9,23 @@ _state = threading.local()
 
 
 def is_active():
-    """Whether weights are being made: no ODE needs to be solved for it."""
+    """Whether weights are being made, for which no ODE needs solving."""
     return getattr(_state, "is_active", False)
 
 
 def make_weights(distribution, options):
-    """Runs a distribution once, so that all of its weights are made.
+    """Runs a distribution once, to make all of its weights.
 
-    It runs eagerly: templates of TensorFlow keep the graph of their first
-    call.
+    It runs eagerly: TensorFlow templates keep the graph of their first call.
 
     Args:
         distribution: `tfd.TransformedDistribution`.
         options: Dict, the keyword arguments of its bijector.
 
     Returns:
-        List of the trainable variables that it read; none if called in a
-        graph.
+        List of the trainable variables that it read; empty in a graph.
     """
-    # In `tf.init_scope` no tape records.
+    # No tape records inside `tf.init_scope`.
     is_eager = tf.executing_eagerly()
     scope = contextlib.nullcontext() if is_eager else tf.init_scope()
     with scope, _active(), tf.GradientTape() as tape:
@@ -39,7 +37,7 @@ def make_weights(distribution, options):
 
 
 def _has_inverse(distribution, options):
-    """Runs the inverse where that can be; a sample may cost more."""
+    """Tries to run the inverse, as a sample may cost more."""
     if not distribution.event_shape.is_fully_defined():
         return False
     # In the range of most bijectors.
@@ -49,7 +47,7 @@ def _has_inverse(distribution, options):
         x = distribution.bijector.inverse(x, **options)
         distribution.distribution.log_prob(x)
     except (NotImplementedError, tf.errors.OpError):
-        return False  # There is no inverse, or a check of the range.
+        return False  # There is no inverse, or 0.5 is out of its range.
     return True
 
 
@@ -63,7 +61,7 @@ def _active():
 
 
 def refusing_new_weights():
-    """Returns a context in which a trainable variable cannot be made."""
+    """Returns a context in which no trainable variable can be made."""
     return tf.variable_creator_scope(_refuse)
 
 
@@ -72,7 +70,7 @@ def _refuse(next_creator, **kwargs):
         return next_creator(**kwargs)
     raise ValueError(
         "All weights of a flow must exist when it is built, by a first call "
-        "of `log_prob`; what appears later would not be trained. Make them "
-        "in the constructor of the bijector or of its network. "
+        "of `log_prob`: later ones would not be trained. Make them in the "
+        "constructor of the bijector or of its network. "
         f"Received: a new variable {kwargs.get('name')!r}"
     )

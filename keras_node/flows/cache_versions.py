@@ -1,8 +1,8 @@
-"""How long tfp's caches may hold what a bijector computed.
+"""Cache versions: when tfp must forget what a bijector computed.
 
-They know a value by the tensor and the bijector it came of, and hold it as long
-as the result is alive; that weights change, or that a gradient is wanted, they
-do not see.
+tfp's caches identify a value by its input tensor and its bijector, and keep it
+while the result is alive. They do not notice that weights have changed, or that
+a gradient is wanted.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ from keras_node.common import tf_internals
 
 
 class CacheVersion:
-    """Counts the changes after which a remembered value has to go.
+    """Counts the changes after which a cached value is no longer valid.
 
-    They are the change of a weight, another graph, and, eagerly, another
+    They are a changed weight, another graph, and, eagerly, another
     `tf.GradientTape`, which cannot differentiate what was computed before it.
     """
 
@@ -25,11 +25,11 @@ class CacheVersion:
         self._values = None
 
     def current(self, weights):
-        """Returns a hashable.
+        """Returns the current version, a hashable object.
 
         Args:
-            weights: List of the variables that values depend on; empty while
-                they are not made, which is no change of them.
+            weights: List of the variables that values depend on; empty until
+                they are made, which does not count as a change.
         """
         if not tf.executing_eagerly():
             return id(tf.compat.v1.get_default_graph())
@@ -49,9 +49,9 @@ class CacheVersion:
 
 @contextlib.contextmanager
 def pinned():
-    """Finds each version once, for the time of one call.
+    """Finds each version only once during one call.
 
-    A version takes a copy of all weights; a call asks for it ten times.
+    Finding one copies all weights, and a call asks for it ten times.
     """
     outer = _pins.versions
     if outer is None:
@@ -75,9 +75,9 @@ def _hash_of(weights):
 
 
 class _Tapes(threading.local):
-    """Counts the tapes that it sees, each thread those of its own.
+    """Counts the gradient tapes that it sees, separately in each thread.
 
-    One that does not watch the weights is another at each question.
+    A tape that does not watch the weights counts as new at each call.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""Whether the parts and the data of a `NormalizingFlow` fit."""
+"""Checks of the parts, the arguments and the data of a `NormalizingFlow`."""
 
 import warnings
 
@@ -12,7 +12,7 @@ from keras_node.common.tensors import is_integer_tensor
 
 
 def check_sample_shape(sample_shape):
-    """Raises `ValueError` unless it is a size or a tuple of them."""
+    """Raises `ValueError` unless it is a size or a tuple of sizes."""
     if isinstance(sample_shape, (tf.TensorShape, np.ndarray)):
         sample_shape = tuple(sample_shape)
     sizes = sample_shape
@@ -24,24 +24,24 @@ def check_sample_shape(sample_shape):
     ):
         raise ValueError(
             "`sample_shape` must be an integer, at least 0, or a tuple of "
-            f"them. Received: sample_shape={sample_shape!r}"
+            f"such integers. Received: sample_shape={sample_shape!r}"
         )
 
 
 def check_seed(seed):
-    """Raises `TypeError` unless it is a seed of tfp."""
+    """Raises `TypeError` unless tfp takes it as a seed."""
     is_pair = isinstance(seed, (tuple, list)) and len(seed) == 2
     seeds = seed if is_pair else [seed]
     is_seed = seed is None or is_integer_tensor(seed)
     if not is_seed and not all(is_integer(number) for number in seeds):
         raise TypeError(
-            "`seed` must be an integer, two of them, or `None`. "
+            "`seed` must be an integer, a pair of integers, or `None`. "
             f"Received: seed={seed!r}"
         )
 
 
 def check_types(bijector, base_distribution):
-    """Raises `TypeError` unless both are of tfp."""
+    """Raises `TypeError` unless both are tfp objects."""
     tfb, tfd = tfp.bijectors, tfp.distributions
     for name, value, base in (
         ("bijector", bijector, tfb.Bijector),
@@ -49,7 +49,7 @@ def check_types(bijector, base_distribution):
     ):
         if not isinstance(value, base):
             raise TypeError(
-                f"`{name}` must be a {base.__name__.lower()} of tfp. "
+                f"`{name}` must be a tfp {base.__name__.lower()}. "
                 f"Received: {name}={value!r} of type {type(value).__name__}"
             )
 
@@ -61,7 +61,7 @@ def check_events(bijector, base_distribution):
     if rank is not None and isinstance(least, int) and rank < least:
         raise ValueError(
             f"The bijector transforms events of {least} axes; the base "
-            "distribution must have at least as many. Wrap it in "
+            "distribution must have at least that many. Wrap it in "
             "`tfd.Independent`, or use one such as `MultivariateNormalDiag`. "
             f"Received: event_shape={base_distribution.event_shape}"
         )
@@ -79,32 +79,32 @@ def check_names(layers):
 
 
 def check_variables(distribution):
-    """Raises `TypeError` for a Keras variable that tfp has read for good."""
+    """Raises `TypeError` for a Keras variable that tfp read only once."""
     for part in distribution.submodules:
-        given = getattr(part, "parameters", {}).items()
+        arguments = getattr(part, "parameters", {}).items()
         kept = {id(value) for value in vars(part).values()}
-        for name, value in given:
+        for name, value in arguments:
             if isinstance(value, keras.Variable) and id(value) not in kept:
                 raise TypeError(
                     "tfp reads a `keras.Variable` once and would not train "
-                    "it: give its bijectors and distributions a "
+                    "it: give tfp's bijectors and distributions a "
                     "`tf.Variable`. "
                     f"Received: {name}={value!r} in {part.name!r}"
                 )
 
 
 def warn_of_untracked(read, tracked):
-    """Warns of variables that a flow uses and will not train."""
+    """Warns of variables that a flow uses but will not train."""
     if tf.distribute.has_strategy():
-        return  # It reads the parts of its variables.
+        return  # Each replica reads its own copy of a variable.
     known = {id(variable.value) for variable in tracked}
     missed = [variable for variable in read if id(variable) not in known]
     if missed:
         names = [(variable.name, tuple(variable.shape)) for variable in missed]
         warnings.warn(
-            "A flow reads variables that it cannot find, so that they will "
-            "not be trained. Make the function that reads them an object "
-            "with the variable, or its layer, as an attribute. "
+            "A flow reads variables that it cannot find, so they will not be "
+            "trained. Make the function that reads them an object that has "
+            "the variable, or its layer, as an attribute. "
             f"Received: variables={names}",
             stacklevel=2,
         )

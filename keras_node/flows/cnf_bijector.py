@@ -1,4 +1,4 @@
-"""A continuous normalizing flow as a bijector."""
+"""`CNFBijector`: a continuous normalizing flow as a bijector."""
 
 import contextlib
 
@@ -10,77 +10,76 @@ from tensorflow_probability.python.internal import cache_util
 from keras_node import adjoints, solvers
 from keras_node import regularizers as regularization
 from keras_node import trace as trace_estimators
-from keras_node.common import metrics
+from keras_node.common import nfe_metrics
 from keras_node.common.random_numbers import Seeds
 from keras_node.dynamics import probe_noise
-from keras_node.dynamics.linearization import Linearization
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.flows import building, event_shapes
+from keras_node.flows.augmented_dynamics import augmented_dynamics
 from keras_node.flows.cache_versions import CacheVersion, pinned
+from keras_node.integration.options import Solving
 from keras_node.integration.solve import solve
-from keras_node.integration.solving import Solving
 from keras_node.layers.penalties import Penalties
 from keras_node.saving import configs
-from keras_node.solvers import time_grids
-from keras_node.trace import ExactTrace
+from keras_node.solvers import requested_times
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
-    """A continuous normalizing flow: `y` is where the flow takes `x`.
+    """A continuous normalizing flow, as a bijector from `x` to `y`.
 
     With `z(t0) = x` and `dz/dt = f(t, z)`, `forward(x) = z(t1)`, and along the
     way
 
         d log p(z(t))/dt = -tr(df/dz)
 
-    State and log-det are one solve. The inverse is the solve with the times
-    swapped, right for any `t0`, either direction of time and dynamics that
-    depend on time. Either is as exact as its steps: a density wants a solver
-    such as `Tsit5(rtol=1e-5)`, or many fixed steps.
+    One solve gives state and log-det. The inverse is the solve with the times
+    swapped, which is right for any `t0`, both directions of time, and dynamics
+    that depend on time. Both are only as exact as their steps: for a density,
+    use a solver such as `Tsit5(rtol=1e-5)`, or many fixed steps.
 
-    As with every bijector of tfp, what was computed of a tensor is remembered
-    while the result is alive: `log_prob` of a sample costs no second solve.
-    Unlike with others, it is forgotten when a weight changes, and eagerly
-    under a new `tf.GradientTape`.
+    Like every tfp bijector, it caches what it computed for a tensor while the
+    result is alive: `log_prob` of a sample costs no second solve. Unlike
+    others, it drops the cache when a weight changes and, eagerly, under a new
+    `tf.GradientTape`.
 
-    It is also a Keras layer, so that a layer or model whose attribute it is
+    It is also a Keras layer: a layer or model that has it as an attribute
     tracks its weights, and shows its numbers of function evaluations as the
-    metrics `<name>_nfe` and `<name>_nfe_backward`. Weights are made at the
-    first call, if `dynamics` is not built.
+    metrics `<name>_nfe` and `<name>_nfe_backward`. If `dynamics` is not built,
+    its weights are made at the first call.
 
     Args:
-        dynamics: The vector field `f`, of one sample by itself: a Keras layer
-            or model of `y` or of `(t, y)`, or any callable `f(t, y)`. One
-            that also takes `condition` gets that of the call. The batch is
-            flattened to one axis for it. A method `divergence(t, y)` of it
-            gives the exact trace.
+        dynamics: The vector field `f`, for each sample by itself: a Keras
+            layer or model of `y` or of `(t, y)`, or any callable `f(t, y)`.
+            If it also takes `condition`, it gets that of the call. The batch
+            is flattened to one axis for it. If it has a method
+            `divergence(t, y)`, that gives the exact trace.
         times: Tuple of two floats, `t0` and `t1`, in any unit. Default
-            `(0.0, 1.0)`. Times between, if any, do not matter.
+            `(0.0, 1.0)`. Times between them, if any, are ignored.
         solver: Solver identifier, see `keras_node.solvers.get`. Default
             `"tsit5"`.
         adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
             `"auto"`.
         trace: Trace estimator identifier, see `keras_node.trace.get`:
             `"exact"` (default), `"hutchinson"` or `"hutch++"`.
-        event_ndims: Positive integer, how many of the last axes make an
+        event_ndims: Positive integer, the number of last axes that form an
             event. Default 1.
-        validate_args: As of tfp's bijectors.
+        validate_args: As in tfp's bijectors.
         name: String, the name of the bijector, and of the layer.
         regularizers: List of regularizers of the dynamics, see
-            `keras_node.regularizers.get`, which add losses and are metrics,
-            such as `<name>_kinetic_energy`. Default `None`.
+            `keras_node.regularizers.get`. Each adds a loss and a metric, such
+            as `<name>_kinetic_energy`. Default `None`.
         evaluation_trace: Trace estimator identifier for calls with
             `training=False`, such as those of `NormalizingFlow.evaluate` and
-            `predict`. Default `None`, for that of `trace`.
+            `predict`. Default `None`, to use `trace`.
 
     Call arguments:
         x: Float tensor `(..., event)`.
-        condition: Float tensor `(..., features)`, its other axes broadcast
-            against the batch of `x`; for dynamics that take it. Keyword of
+        condition: Float tensor `(..., features)` for dynamics that take it;
+            its other axes broadcast against the batch of `x`. A keyword of
             `forward`, `inverse` and their log-dets.
         training: Boolean or `None`, passed to dynamics that take it; see
-            `evaluation_trace`. Keyword, as `condition`.
+            `evaluation_trace`. A keyword, like `condition`.
 
     Raises:
         ValueError: If an argument is out of its range, the derivative does
@@ -103,6 +102,10 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
     Reference:
     - [Chen et al., 2018, section 4](https://arxiv.org/abs/1806.07366)
     """
+
+    # Both a bijector and a layer: Keras finds weights only in layers, also
+    # for a `keras.Model` with a bijector as an attribute and for a `.keras`
+    # file, and tfp only in a `tf.Module`.
 
     # One solve gives value and log-det: the cache keeps both.
     _cache = cache_util.BijectorCacheWithGreedyAttrs(
@@ -136,13 +139,13 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
             parameters=parameters,
             name=name,
         )
-        # A parent would build an unbuilt layer by a call of its own.
+        # A parent layer would call an unbuilt one, to build it.
         self.built = True
         self._is_field_built = self._is_called = False
         self._field_layers = []
         self.dynamics = dynamics
         self.field = field
-        self.times = time_grids.as_static_times(times)
+        self.times = requested_times.as_static_times(times)
         self._set_options(solver, adjoint, f"{name}_drift")
         self.trace = trace_estimators.get(trace)
         self.evaluation_trace = (
@@ -151,8 +154,8 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
             else trace_estimators.get(evaluation_trace)
         )
         self.event_ndims = event_ndims
-        self._nfe = metrics.NFE(f"{name}_nfe")
-        self._nfe_backward = metrics.NFE(f"{name}_nfe_backward")
+        self._nfe = nfe_metrics.NFE(f"{name}_nfe")
+        self._nfe_backward = nfe_metrics.NFE(f"{name}_nfe_backward")
         self._penalties = Penalties(regularizers, name)
         self._penalty_metrics = self._penalties.metrics
         self._seeds = None
@@ -181,12 +184,18 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         return keras.layers.Layer.trainable_variables.fget(self)
 
     def _get_parameterization(self):
-        # tfp's caches, a chain's included, know a bijector by a hash of this.
-        weights = [v for layer in self._weighted() for v in layer.variables]
+        # tfp's caches, a chain's too, identify a bijector by a hash of this.
+        layers = self._layers_with_weights()
+        weights = [v for layer in layers for v in layer.variables]
         return {
             **self.parameters,
             "version": self._cache_version.current(weights),
         }
+
+    @property
+    def regularizers(self):
+        """The list of regularizers of the dynamics."""
+        return self._penalties.regularizers
 
     @property
     def diagnostics(self):
@@ -199,7 +208,7 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
 
     @classmethod
     def _parameter_properties(cls, dtype):
-        # None has a batch shape, for tfp to slice.
+        # No parameter has a batch shape that tfp could slice.
         return {}
 
     def _solve_forward(self, x, **options):
@@ -218,9 +227,9 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
 
     @contextlib.contextmanager
     def _asking_for_condition(self, condition):
-        """Names the condition where dynamics that had one fail without.
+        """Names the missing condition if dynamics that had one fail.
 
-        They may do without it; a layer that was built with it cannot.
+        Some dynamics work without it; a layer that was built with it cannot.
         """
         try:
             yield
@@ -228,16 +237,16 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
             if condition is None and self._had_condition:
                 raise ValueError(
                     "The dynamics need a `condition`, as in an earlier call: "
-                    "`bijector.forward(x, condition=c)`, or of a "
-                    '`NormalizingFlow` `log_prob(x, condition=c)` and `fit({"x"'
-                    ': x, "condition": c})`. '
+                    "`bijector.forward(x, condition=c)`, or, for a "
+                    "`NormalizingFlow`, `log_prob(x, condition=c)` and "
+                    '`fit({"x": x, "condition": c})`. '
                     f"Received: dynamics={self.dynamics!r}, condition=None"
                 ) from error
             raise
         self._had_condition |= condition is not None
 
     def _build_for(self, x, condition=None, training=None):
-        """Makes the weights, and returns what a solve of no time would."""
+        """Makes the weights; returns what a solve over no time would."""
         event_shapes.check_event(x, self.event_ndims)
         self.field.check_condition(condition)
         y = event_shapes.flatten_batch(x, self.event_ndims)
@@ -270,12 +279,12 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         return attributes["ildj"]
 
     def _solve(self, x, times, **options):
-        # As a layer's call, for its losses: those of the last call replace
-        # those of the one before, unless all are part of a model's call.
+        # As a layer's call, for Keras to handle losses: those of a call replace
+        # those of the previous one, unless both are part of a model's call.
         return keras.layers.Layer.__call__(self, x, times=times, **options)
 
     def call(self, x, times, condition=None, training=None):
-        """Returns the state at the last time, and the log-det to it."""
+        """Returns the state at the last time, and its log-det."""
         event_shapes.check_event(x, self.event_ndims)
         self.field.check_condition(condition)
         batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
@@ -316,8 +325,8 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         if not self._is_field_built:
             is_layer = isinstance(self.dynamics, keras.layers.Layer)
             self.field.build(
-                time_grids.t_shape(self.solver),
-                # A function may look at the batch; a layer must not.
+                requested_times.t_shape(self.solver),
+                # A function may depend on the batch size; a layer must not.
                 _symbolic(y, None if is_layer else y.shape[0]),
                 None if condition is None else _symbolic(condition),
             )
@@ -326,55 +335,44 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         self._show_weights()
 
     def _track_field(self):
-        """Takes the weights of networks that a callable holds for its own."""
+        """Tracks the weights of networks that a callable holds."""
         layers = self.field.held_layers()
         if [id(x) for x in layers] != [id(x) for x in self._field_layers]:
             self._field_layers = layers
             self._show_weights()
 
-    def _weighted(self):
-        """Returns the layers with the weights of the dynamics."""
+    def _layers_with_weights(self):
+        """Returns the layers that hold the weights of the dynamics."""
         is_layer = isinstance(self.dynamics, keras.layers.Layer)
         return [self.dynamics] if is_layer else self._field_layers
 
     def _show_weights(self):
-        """Lets `tf.Module` see the weights, which are Keras's.
+        """Makes the weights, which are Keras's, visible to `tf.Module`.
 
-        A `Chain` or a distribution finds its variables by looking through the
-        attributes of the modules in it.
+        A `Chain` or a distribution looks for variables in the attributes of
+        the modules that it contains.
         """
-        values = [v.value for x in self._weighted() for v in x.variables]
-        # While Keras builds a model symbolically, some have none yet.
+        layers = self._layers_with_weights()
+        values = [v.value for layer in layers for v in layer.variables]
+        # While Keras builds a model symbolically, some have no value yet.
         self.__dict__["_tf_weights"] = tuple(
             value for value in values if isinstance(value, tf.Variable)
         )
 
     def _ode_fn(self, y, condition, training):
-        """Returns the dynamics of state, log-det and penalties."""
-        trace = self.evaluation_trace if training is False else self.trace
-        ode_fn = self.field.bind(training, condition)
-        bits = None
-        if trace.is_random or self._penalties.needs_probes:
-            source = trace if trace.is_random else self._penalties
-            key = probe_noise.key_of(
-                self._seeds, training, self.trainable_variables
-            )
-            bits = probe_noise.freeze(source.sample_probes(y, key))
-
-        def augmented(t, state):
-            y = state[0]
-            linearization = Linearization(
-                ode_fn, t, y, probe_noise.thaw(bits, y)
-            )
-            divergence = None
-            if isinstance(trace, ExactTrace):
-                divergence = self.field.divergence(t, y, condition)
-            if divergence is None:
-                divergence = trace.divergence(linearization)
-            rates = self._penalties.rates(linearization)
-            return linearization.derivative, divergence, rates
-
-        return augmented
+        return augmented_dynamics(
+            self.field,
+            self.evaluation_trace if training is False else self.trace,
+            self._penalties,
+            y,
+            probe_noise.key_of(
+                self._seeds,
+                training,
+                [*self.trainable_variables, *self.field.trainable_variables()],
+            ),
+            condition,
+            training,
+        )
 
     def get_config(self):
         config = {
@@ -386,9 +384,7 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
             "event_ndims": self.event_ndims,
             "validate_args": self.validate_args,
             "name": self.name,
-            "regularizers": regularization.serialize(
-                self._penalties.regularizers
-            ),
+            "regularizers": regularization.serialize(self.regularizers),
             "evaluation_trace": None
             if self.evaluation_trace is self.trace
             else trace_estimators.serialize(self.evaluation_trace),

@@ -1,4 +1,4 @@
-"""Between events of any batch shape and the one batch axis of dynamics."""
+"""Shapes of events: their checks, and batches flattened to one axis."""
 
 import tensorflow as tf
 
@@ -7,7 +7,7 @@ from keras_node.common.tensors import as_tensor
 
 
 def check_event_ndims(event_ndims):
-    """Raises `ValueError` unless events can have so many axes."""
+    """Raises `ValueError` unless events can have that many axes."""
     if not is_positive_integer(event_ndims):
         raise ValueError(
             "`event_ndims` must be a positive integer, the number of axes of "
@@ -24,8 +24,8 @@ def check_event(x, event_ndims):
     """
     if x.dtype.is_complex:
         raise TypeError(
-            "A flow needs float events, as a density of complex numbers is "
-            "one of their parts: concatenate the real and the imaginary one. "
+            "A flow needs float events. For complex numbers, take the density "
+            "of their parts: concatenate the real and the imaginary one. "
             f"Received: events of dtype {x.dtype.name}"
         )
     if not x.dtype.is_floating:
@@ -35,8 +35,8 @@ def check_event(x, event_ndims):
         )
     if x.shape.rank is None or x.shape.rank < event_ndims:
         raise ValueError(
-            f"`event_ndims={event_ndims}` needs a tensor of at least as many "
-            f"axes, the batch's before them. Received: shape {x.shape}"
+            f"`event_ndims={event_ndims}` needs a tensor of at least that many "
+            f"axes, after those of the batch. Received: shape {x.shape}"
         )
 
 
@@ -49,10 +49,10 @@ def flatten_batch(x, event_ndims):
 
 
 def flatten_condition(condition, x, event_ndims):
-    """Broadcasts `(..., features)` to the batch of `x`, and flattens that.
+    """Broadcasts `(..., features)` to the batch of `x`, and flattens it.
 
     Raises:
-        TypeError: If the condition is no tensor of numbers.
+        TypeError: If the condition is not a tensor of numbers.
         ValueError: If it does not broadcast.
     """
     condition = as_tensor(condition, "condition")
@@ -61,7 +61,7 @@ def flatten_condition(condition, x, event_ndims):
     if not _broadcasts(condition.shape, batch):
         raise ValueError(
             "A `condition` must have the axes of the batch, or fewer that "
-            "broadcast against them, and then one of features. "
+            "broadcast against them, followed by one of features. "
             f"Received: condition of shape {condition.shape}, a batch of shape "
             f"{batch}"
         )

@@ -7,7 +7,7 @@ from keras_node.saving import saved_model
 
 
 def write_flow(flow, path, options=None):
-    """Writes a `NormalizingFlow` with `log_prob`, `sample` and both ways.
+    """Writes a flow with `log_prob`, `sample`, `forward` and `inverse`.
 
     Args:
         flow: `NormalizingFlow`, built.
@@ -28,7 +28,7 @@ def write_flow(flow, path, options=None):
         conditions = [tf.TensorSpec(shape, dtype, "condition")]
 
     def checked(tensor, shape, condition):
-        """Returns both, and the options of the bijector."""
+        """Returns tensor and condition, checked, and the bijector's options."""
         if shape is None:
             size = tf.debugging.assert_non_negative(
                 tensor, "`num_samples` must be at least 0."
@@ -43,7 +43,7 @@ def write_flow(flow, path, options=None):
         options = bijector_kwargs.call_options(flow.bijector, condition, False)
         return tensor, condition, options
 
-    # TensorFlow would number the names of `*condition`.
+    # With `*condition`, TensorFlow would number the names of the inputs.
     def log_prob(x, condition=None):
         x, condition, _ = checked(x, x_spec.shape, condition)
         return {"log_prob": flow.log_prob(x, condition)}

@@ -1,11 +1,11 @@
-"""A density that is trained as a Keras model."""
+"""`NormalizingFlow`: a density that is trained as a Keras model."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_node.common import tfp_variables, unsupervised
+from keras_node.common import keras_internals, tfp_variables, unsupervised
 from keras_node.common.arguments import is_integer
 from keras_node.common.random_numbers import Seeds
 from keras_node.common.tensors import as_floats
@@ -20,30 +20,30 @@ from keras_node.saving import configs, tfp_objects
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class NormalizingFlow(keras.Model):
-    """A normalizing flow: a simple density, taken through a bijector.
+class NormalizingFlow(unsupervised.UnsupervisedModel):
+    """A normalizing flow: a simple density, transformed by a bijector.
 
     With `z` drawn from the base distribution and `x = g(z)`,
 
         log p(x) = log p_base(g^-1(x)) + log |det dg^-1/dx|
 
-    `fit(x)` maximises the likelihood of data, `fit_to_density` finds the
+    `fit(x)` maximises the likelihood of data; `fit_to_density` finds the
     flow closest to a density that is known up to a factor. The loss of `fit`
-    is the mean of `-log p(x)`, in nats, and in training the penalties of the
-    flow's regularizers; `evaluate` gives the first alone, `predict` gives
+    is the mean of `-log p(x)`, in nats, plus the penalties of the flow's
+    regularizers; `evaluate` returns the mean alone, `predict` returns
     `log p(x)` of each sample.
 
-    Every variable in the bijector and the distribution is trained, Keras's
-    and TensorFlow's, those of networks in functions of a bijector too. All
-    are made with the flow; where dynamics take a condition, by the first call
-    or by `flow.build({"x": (None, 2), "condition": (None, 3)})`, with the
+    Every variable in the bijector and the distribution is trained, Keras's or
+    TensorFlow's, including those of networks in functions of a bijector. All
+    are made by the constructor or, if dynamics take a condition, by the first
+    call or by `flow.build({"x": (None, 2), "condition": (None, 3)})`, with the
     sizes of the data.
 
     Args:
-        bijector: A tfp bijector, such as `CNFBijector` or a `tfb.Chain` with
-            some in it, each `CNFBijector` with a name of its own.
-        base_distribution: A tfp distribution with the event of the bijector's
-            domain.
+        bijector: A tfp bijector, such as a `CNFBijector`, or a `tfb.Chain` of
+            several, each `CNFBijector` with a different name.
+        base_distribution: A tfp distribution whose events are inputs of the
+            bijector.
         **kwargs: Other arguments of `keras.Model`.
 
     Call arguments:
@@ -56,10 +56,10 @@ class NormalizingFlow(keras.Model):
         `(batch,)`, the log-density in nats.
 
     Raises:
-        ValueError: If events of bijector and base do not fit, two flows
+        ValueError: If the events of bijector and base do not fit, two flows
             share a name, or a trainable variable appears after the first call.
-        TypeError: If `bijector` or `base_distribution` is not tfp's, or one
-            of them was given a `keras.Variable`.
+        TypeError: If `bijector` or `base_distribution` is not a tfp object,
+            or was given a `keras.Variable`.
 
     Example:
     >>> flow = keras_node.NormalizingFlow(
@@ -103,7 +103,7 @@ class NormalizingFlow(keras.Model):
         condition = None
         if isinstance(input_shape, dict) and "condition" in input_shape:
             self.condition_shape = tuple(input_shape["condition"])
-            # No tensor: of a graph it could not be used outside of it.
+            # Not a tensor: one of a graph could not be used outside of it.
             condition = np.zeros(
                 self.condition_shape[-1:],
                 self.distribution.dtype.as_numpy_dtype,
@@ -119,7 +119,7 @@ class NormalizingFlow(keras.Model):
         checks.warn_of_untracked(read, self.variables)
 
     def _adopt(self):
-        """Tracks the weights that there are and were not tracked before."""
+        """Tracks the weights that exist and are not tracked yet."""
         layers, variables = tfp_variables.find(self.distribution)
         known = {id(layer) for layer in [*self._flows, *self._networks]}
         self._networks.extend(
@@ -127,7 +127,7 @@ class NormalizingFlow(keras.Model):
         )
         known = {id(variable.value) for variable in self._adopted}
         self._adopted.extend(
-            tfp_variables.adopt(variable, trainable)
+            keras_internals.adopt(variable, trainable)
             for variable, trainable in variables
             if id(variable) not in known and id(variable.value) not in known
         )
@@ -135,48 +135,36 @@ class NormalizingFlow(keras.Model):
     def load_weights(self, filepath, *args, **kwargs):
         """Does what `keras.Model.load_weights` does.
 
-        A flow that was never called is built first, as one without a
-        condition; one with a condition is to be built before, by `build`.
+        A flow that was never called is built first, without a condition. If
+        it needs one, call `build` before.
         """
         if not needs_condition(self.bijector):
-            self._build_alone()
+            self._build_without_condition()
         return super().load_weights(filepath, *args, **kwargs)
 
-    def _build_alone(self):
+    def _build_without_condition(self):
         if not self.built:
             self.build((None, *self.distribution.event_shape))
 
-    def fit(self, x=None, *args, **kwargs):
-        """Does what `keras.Model.fit` does, for `x` without targets."""
-        unsupervised.check_data(x)
-        unsupervised.refuse_weights(kwargs)
-        self._build_for(x)
-        return super().fit(x, *args, **kwargs)
+    def prepare(self, x):
+        """Makes all weights before callbacks begin; returns the data.
 
-    def evaluate(self, x=None, *args, **kwargs):
-        """Does what `keras.Model.evaluate` does, for `x` without targets."""
-        unsupervised.check_data(x)
-        unsupervised.refuse_weights(kwargs)
-        return super().evaluate(x, *args, **kwargs)
-
-    def _build_for(self, x):
-        """Makes all weights before callbacks begin.
-
-        Keras would in the first step, but a backup wants a model that is
-        built.
+        Keras would do so in the first step, but a backup callback needs a
+        model that is built.
         """
         spec = unsupervised.spec_of(x)
         if self.built or spec is None:
-            return
+            return x
         shapes = tf.nest.map_structure(lambda leaf: tuple(leaf.shape), spec)
         if isinstance(spec, dict):
             checks.check_keys(spec)
         with self.distribute_strategy.scope():
             self.build(shapes)
+        return x
 
     def call(self, inputs, training=None):
         if training and self._target_log_prob is not None:
-            return self._gap(tf.shape(inputs)[0])
+            return self._log_density_ratio(tf.shape(inputs)[0])
         if not isinstance(inputs, dict):
             return self._log_prob(inputs, None, training)
         checks.check_keys(inputs)
@@ -190,18 +178,18 @@ class NormalizingFlow(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """Returns the mean of `-y_pred`, in training with the penalties."""
+        """Returns the mean of `-y_pred`, in training plus the penalties."""
         if self.loss is not None:
             raise ValueError(
                 "A `NormalizingFlow` has its own loss, the negative "
-                "log-likelihood: compile it without. "
+                "log-likelihood: compile it without `loss`. "
                 f"Received: loss={self.loss!r}"
             )
         if y is not None:
             raise ValueError(
-                "A `NormalizingFlow` takes no targets: `fit(x)`. What the "
-                'density depends on goes into `fit({"x": x, "condition": c})`.'
-                f" Received: targets {y}"
+                "A `NormalizingFlow` takes no targets: `fit(x)`. For a "
+                'conditional density, use `fit({"x": x, "condition": c})`. '
+                f"Received: targets {y}"
             )
         total = -tf.reduce_mean(y_pred)
         if training and self.losses:
@@ -225,13 +213,13 @@ class NormalizingFlow(keras.Model):
             sample_shape: Integer or tuple of them. Default `()`, one sample.
             condition: Float tensor `(..., features)` that broadcasts against
                 the samples, if the density has one.
-            seed: Integer for the same samples again, or two of them, as in
-                tfp; `None` (default) for new ones.
+            seed: Integer, or pair of them as in tfp, for the same samples
+                again; `None` (default) for new ones.
         """
         checks.check_sample_shape(sample_shape)
         checks.check_seed(seed)
         if is_integer(seed):
-            seed = int(seed)  # tfp knows none of numpy's.
+            seed = int(seed)  # tfp takes no integers of numpy.
         options = self._options(condition, False)
         with pinned(), building.refusing_new_weights():
             return self.distribution.sample(
@@ -248,12 +236,12 @@ class NormalizingFlow(keras.Model):
     ):
         """Fits the flow to a density that is known up to a factor.
 
-        Minimises the reverse divergence `KL(q || p)`, with `q` the flow's
-        density and samples of it in each step; the loss is, in nats,
+        Minimises the reverse divergence `KL(q || p)`, where `q` is the flow's
+        density, with new samples of `q` in each step. The loss, in nats, is
 
             E_q[log q(x) - log p(x)]
 
-        which is the divergence less the logarithm of the factor.
+        which is the divergence minus the logarithm of the factor.
 
         Args:
             target_log_prob: Callable of `x`, `(batch, event)`, that returns
@@ -274,12 +262,12 @@ class NormalizingFlow(keras.Model):
                 "`target_log_prob` must be a function of x. "
                 f"Received: target_log_prob={target_log_prob!r}"
             )
-        # Drawn anew in each step; of the data only the size is used, and, to
-        # build the model under a strategy, the shape.
+        # Samples are drawn anew in each step. The data give only the size and,
+        # to build the model under a strategy, the shape.
         shape = [batch_size, *self.distribution.event_shape]
         samples = tf.data.Dataset.from_tensors(tf.zeros(shape))
         self._target_log_prob = target_log_prob
-        # Keras keeps the function that it traced for another objective.
+        # Keras would reuse the function that it traced for `fit`.
         self.make_train_function(force=True)
         try:
             return self.fit(
@@ -294,20 +282,20 @@ class NormalizingFlow(keras.Model):
             self.train_function = None
 
     def export(self, path, options=None):
-        """Writes a SavedModel, which needs no `keras_node` to be served.
+        """Writes a SavedModel, which can be served without `keras_node`.
 
         Its signatures, with any batch size:
 
-        - `log_prob(x)` gives `log_prob`, `(batch,)`, in nats;
-        - `sample(num_samples)` gives `x`, new samples in each call;
-        - `forward(z)` gives `x`, `inverse(x)` gives `z`.
+        - `log_prob(x)` returns `log_prob`, `(batch,)`, in nats;
+        - `sample(num_samples)` returns `x`, new samples in each call;
+        - `forward(z)` returns `x`, `inverse(x)` returns `z`.
 
-        A conditional flow's take a `condition`, `(batch, features)`, too.
+        Those of a conditional flow also take `condition`, `(batch, features)`.
 
         Args:
             path: String, the directory to write.
-            options: `tf.saved_model.SaveOptions`. Default `None`: TensorFlow's,
-                by which a loaded model has the adjoint's gradients.
+            options: `tf.saved_model.SaveOptions`. Default `None`: TensorFlow's
+                defaults, with which a loaded model has the adjoint's gradients.
 
         Raises:
             ValueError: If a conditional flow was never called, so that the
@@ -315,12 +303,12 @@ class NormalizingFlow(keras.Model):
         """
         if self.condition_shape is None and needs_condition(self.bijector):
             raise ValueError(
-                "A conditional flow must have been fitted or called on "
-                '{"x": ..., "condition": ...} before it is exported, which '
-                f"tells the size of its condition. Received: {self.name!r}, "
+                "A conditional flow must be fitted or called on "
+                '{"x": ..., "condition": ...} before it is exported, to know '
+                f"the size of its condition. Received: {self.name!r}, "
                 "not built"
             )
-        self._build_alone()
+        self._build_without_condition()
         export.write_flow(self, path, options)
 
     def _options(self, condition, training):
@@ -337,14 +325,14 @@ class NormalizingFlow(keras.Model):
         return options
 
     def _log_prob(self, x, condition, training):
-        # tfp would return what it remembers of a tensor, also of one whose
-        # sample was drawn before a step of training.
+        # A new tensor: for an old one, tfp would return what it cached, even
+        # if that was sampled before a step of training.
         x = tf.identity(as_floats(x, "x", self.distribution.dtype))
         options = self._options(condition, training)
         with pinned(), building.refusing_new_weights():
             return self.distribution.log_prob(x, bijector_kwargs=options)
 
-    def _gap(self, count):
+    def _log_density_ratio(self, count):
         """Returns `log p(x) - log q(x)` of new samples from `q`."""
         seed = tf.cast(self._seeds.next(), tf.int32)
         replica = tf.distribute.get_replica_context()

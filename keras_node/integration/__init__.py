@@ -1,1 +1,1 @@
-"""One differentiable solve, from dynamics and times to states."""
+"""Differentiable solves, from dynamics and times to states."""

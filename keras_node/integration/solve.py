@@ -1,4 +1,4 @@
-"""One differentiable solve."""
+"""The function `odeint`, a differentiable solve."""
 
 import keras
 import tensorflow as tf
@@ -9,10 +9,10 @@ from keras_node.adjoints.base import Problem
 from keras_node.common import tf_internals
 from keras_node.common.state import widen
 from keras_node.common.tensors import as_tensor
-from keras_node.dynamics import tracing
+from keras_node.dynamics import graph_tracing
 from keras_node.dynamics.vector_field import VectorField
-from keras_node.integration import eager_solves
-from keras_node.solvers import failure, time_grids
+from keras_node.integration import eager_solve_graphs
+from keras_node.solvers import assertions, requested_times
 
 
 def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
@@ -51,7 +51,7 @@ def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
 
     Raises:
         ValueError: If `times` is not monotonic, the derivative does not match
-            the state, or adjoint and solver do not fit.
+            the state, or the adjoint does not support the solver.
         TypeError: If the state is not float, or `dynamics` is not callable.
         tf.errors.InvalidArgumentError: If the solve fails and the solver has
             `on_failure="raise"`, or if `times` known only when a graph runs
@@ -71,13 +71,10 @@ def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
 
 
 def _converted(dynamics):
-    """Lets AutoGraph see a user's function, where it is on, but not ours."""
+    """Lets AutoGraph, where it is on, convert a user's function, not ours."""
     if isinstance(dynamics, keras.layers.Layer) or not callable(dynamics):
         return dynamics
-    autograph = tf.__internal__.autograph
-    return autograph.tf_convert(
-        dynamics, autograph.control_status_ctx(), convert_by_default=False
-    )
+    return tf_internals.convert_with_autograph(dynamics)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -93,7 +90,7 @@ def solve(
     num_controlled=None,
     times_are_data=False,
 ):
-    """Does what `odeint` says, for layers.
+    """Does what `odeint` does, with more options for layers.
 
     Args:
         ode_fn: Callable `(t, state) -> derivative`.
@@ -101,12 +98,12 @@ def solve(
             pass with its number of function evaluations; or `None`.
         on_drift: The same with the drift of backsolve; or `None`.
         on_trace: Callable of the `TracedField`; or `None`.
-        num_controlled: How many leaves of the state, from the first, control
-            the error; `None` for all.
+        num_controlled: Number of leaves of the state, from the first, that
+            control the error; `None` for all.
         times_are_data: Whether `times` is a sorted tensor that needs no
             gradient, and whose neighbours may be equal. Rows at the first
-            time, but for the first, are then unspecified where a clock does
-            not advance.
+            time, except the first row, are then unspecified where a clock
+            does not advance.
     """
     solver = solvers.get(solver)
     adjoint = adjoints.get(adjoint)
@@ -114,20 +111,16 @@ def solve(
     leaves = tf.nest.flatten(initial_state)
     _refuse_vectorized_map(solver, adjoint)
     times_vary = tf.is_tensor(times) or isinstance(times, tf.Variable)
-    times = time_grids.as_clock(times, solver, leaves, times_are_data)
+    times = requested_times.as_clock(times, solver, leaves, times_are_data)
     if times_are_data:
         times = tf.stop_gradient(times)
     if _is_debugged(solver, adjoint):
         if tf_internals.are_recording():
             adjoint = adjoints.DirectAdjoint()
-        field = tracing.PythonField(ode_fn, initial_state)
+        field = graph_tracing.PythonField(ode_fn, initial_state)
     else:
-        field = tracing.trace(ode_fn, times.shape[1:], initial_state)
-        if on_trace is not None:
-            on_trace(field)
-        if field.uses_time:
-            time_grids.check_resolution(times, leaves[0].dtype)
-    result = eager_solves.solve(
+        field = _traced(ode_fn, initial_state, times, on_trace)
+    result = eager_solve_graphs.solve(
         adjoint,
         Problem(
             solver=solver,
@@ -140,7 +133,7 @@ def solve(
             num_controlled=num_controlled,
         ),
     )
-    states = failure.check(solver, result)
+    states = assertions.check(solver, result)
     states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
     return tfp.math.ode.Results(
         times=times,
@@ -150,11 +143,22 @@ def solve(
     )
 
 
-def _refuse_vectorized_map(solver, adjoint):
-    """Raises where steps would be recorded under `tf.vectorized_map`.
+def _traced(ode_fn, initial_state, times, on_trace):
+    """Returns the `TracedField`, checked against the resolution of time."""
+    field = graph_tracing.trace(ode_fn, times.shape[1:], initial_state)
+    if on_trace is not None:
+        on_trace(field)
+    if field.uses_time:
+        dtype = tf.nest.flatten(initial_state)[0].dtype
+        requested_times.check_resolution(times, dtype)
+    return field
 
-    Its elements would write to lists at places of their own, which TensorFlow
-    cannot vectorize. It traces its function under this name.
+
+def _refuse_vectorized_map(solver, adjoint):
+    """Raises if steps would be recorded under `tf.vectorized_map`.
+
+    Each element would write to its own position of a list, which TensorFlow
+    cannot vectorize. The function is traced under the name `loop_body`.
     """
     is_vectorized = "loop_body" in tf.get_current_name_scope().split("/")
     is_adaptive = getattr(solver, "is_adaptive", False)
@@ -172,11 +176,11 @@ def _refuse_vectorized_map(solver, adjoint):
 def _is_debugged(solver, adjoint):
     """Whether Python is to run the dynamics at each evaluation."""
     is_debugged = tf.executing_eagerly() and tf.config.functions_run_eagerly()
-    # Another adjoint may measure a solve.
+    # An adjoint of another kind may measure the solve.
     return (
         is_debugged
         and solver.can_replay
-        and type(adjoint) in eager_solves.ADJOINTS
+        and type(adjoint) in eager_solve_graphs.ADJOINTS
     )
 
 

@@ -1,4 +1,4 @@
-"""Batch axes: those of values, times and mask, which broadcast."""
+"""Batch axes for arrays of time series, for Keras to cut batches."""
 
 import keras
 import numpy as np
@@ -10,12 +10,12 @@ def with_batch_axes(inputs, batch_size=None):
     """Gives every array a batch axis, for Keras to cut batches.
 
     Times of shape `(T,)` become `shared_times` of shape `(batch, T)`, which
-    `observations_of` takes for what they were; a mask gets the axes of the
-    values, as a model would not see the second of two kinds.
+    `observations_of` again takes as shared. A mask gets the axes of the
+    values, as a model that was traced with one kind would not see the other.
 
     Args:
         inputs: Dict of arrays; anything else is returned as it is.
-        batch_size: Integer, if neither values nor mask tell it.
+        batch_size: Integer, needed if there are neither values nor a mask.
     """
     if not isinstance(inputs, dict) or "times" not in inputs:
         return inputs
@@ -44,9 +44,9 @@ def with_batch_axes(inputs, batch_size=None):
 
 
 def check_digits(times, mask):
-    """Raises `ValueError` if times run together in the dtype of Keras.
+    """Raises `ValueError` if times lose their digits in Keras's dtype.
 
-    It casts all arrays to that.
+    Keras casts all arrays to it.
     """
     if times.ndim == 2 and mask is not None:
         point = mask if mask.ndim == 2 else mask.any(axis=-1)
@@ -57,6 +57,6 @@ def check_digits(times, mask):
     if np.nanmax(lost, initial=0.0) > 1e-3 * gap / times.shape[-1] > 0:
         raise ValueError(
             "`times` must keep their digits in Keras's dtype; subtract their "
-            "start, and the same of `initial_time`. Received: times around "
+            "start, also from `initial_time`. Received: times around "
             f"{np.nanmax(times)}, in {keras.config.floatx()}"
         )

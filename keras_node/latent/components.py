@@ -1,4 +1,4 @@
-"""The parts of a `LatentODE`: their defaults, and whether they fit."""
+"""The components of a `LatentODE`: their defaults, and their checks."""
 
 import inspect
 
@@ -9,8 +9,8 @@ import tensorflow_probability as tfp
 from keras_node.common.arguments import is_integer, is_positive_integer
 
 
-def given(layer, units, dtype):
-    """Returns a user's dynamics or decoder, or a default for `None`."""
+def or_default(layer, units, dtype):
+    """Returns the layer, or, if it is `None`, the default network."""
     return _network(units, dtype) if layer is None else layer
 
 
@@ -27,12 +27,12 @@ def _network(units, dtype):
     """Returns a network with one hidden layer.
 
     Raises:
-        ValueError: If the likelihood does not tell the number of outputs.
+        ValueError: If the likelihood does not fix the number of outputs.
     """
     if units is None:
         raise ValueError(
-            "A `likelihood` that is a function needs a `decoder` of its own, "
-            "a Keras layer with the outputs that the function takes. "
+            "A `likelihood` that is a function needs a `decoder`, a Keras "
+            "layer with the outputs that the function takes. "
             "Received: decoder=None"
         )
     return keras.Sequential(
@@ -50,7 +50,7 @@ def standard_normal(latent_dim, dtype):
 
 
 def moments(distribution):
-    """Returns mean and standard deviation, where they are known; or 0 and 1."""
+    """Returns mean and standard deviation, or 0 and 1 if they are unknown."""
     dtype = distribution.dtype
     try:
         return distribution.mean(), distribution.stddev()
@@ -59,7 +59,7 @@ def moments(distribution):
 
 
 def call(layer, inputs, **options):
-    """Calls a layer with those of the options that it takes and has."""
+    """Calls a layer with the options that it takes and that are not `None`."""
     names = inspect.signature(layer.call).parameters
     options = {
         name: value
@@ -84,12 +84,12 @@ def check_prior(prior, latent_dim, dtype):
     """Raises unless the prior is a distribution of latent states.
 
     Raises:
-        TypeError: If it is no distribution.
-        ValueError: If its shape or dtype is another.
+        TypeError: If it is not a distribution.
+        ValueError: If its shape or dtype does not fit.
     """
     if not isinstance(prior, tfp.distributions.Distribution):
         raise TypeError(
-            "`prior` must be a distribution of tfp. "
+            "`prior` must be a tfp distribution. "
             f"Received: prior={prior!r} of type {type(prior).__name__}"
         )
     fits = prior.event_shape == [latent_dim] and prior.batch_shape == []
@@ -97,13 +97,13 @@ def check_prior(prior, latent_dim, dtype):
     if not fits:
         raise ValueError(
             f"`prior` must be one distribution of events ({latent_dim},) of "
-            f"dtype {dtype.name}; `tfd.Independent` makes events of a batch. "
+            f"dtype {dtype.name}; `tfd.Independent` turns a batch into events. "
             f"Received: prior={prior}"
         )
 
 
 def check_encoded(encoded):
-    """Raises `ValueError` unless it is a vector for each series."""
+    """Raises `ValueError` unless there is one vector for each series."""
     if len(encoded.shape) != 2:
         raise ValueError(
             "`encoder` must be a Keras layer that maps a series to one vector, "
@@ -134,12 +134,12 @@ def check_outputs(outputs, num_outputs):
 
 
 def check_posterior(outputs, latent_dim):
-    """Raises `ValueError` unless a head gives mean and scale of a state."""
+    """Raises `ValueError` unless outputs are mean and scale of a state."""
     expected = [None, 2 * latent_dim]
     if not tf.TensorShape(outputs.shape).is_compatible_with(expected):
         raise ValueError(
-            "`posterior_head` must be a Keras layer that maps what the encoder "
-            "gives to mean and scale of a latent state, one after the other, "
+            "`posterior_head` must be a Keras layer that maps the encoder's "
+            "output to mean and scale of a latent state, concatenated: "
             f"{tuple(expected)}. Received: an output of shape {outputs.shape}"
         )
 

@@ -1,4 +1,4 @@
-"""A recognition network whose state moves between observations."""
+"""Recognition networks: the ODE-RNN, and the encoders with a name."""
 
 import keras
 
@@ -7,16 +7,16 @@ from keras_node.common.arguments import as_positive_integer
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration.solve import solve
 from keras_node.saving import configs, identifiers
-from keras_node.solvers import time_grids
+from keras_node.solvers import requested_times
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class ODERNNCell(keras.layers.Layer):
-    """One step of an ODE-RNN: an observation, then the way to the next.
+    """One step of an ODE-RNN: an observation, then the gap to the next.
 
-    The hidden state `h` takes in the observation by a gated recurrent unit,
-    and follows `dh/dt = f(h)` over the time gap that is the last of the
-    input's features. For `keras.layers.RNN`; see `ODERNN`.
+    A gated recurrent unit updates the hidden state `h` with the observation.
+    `h` then follows `dh/dt = f(h)` over the time gap, which is the last
+    feature of the input. A cell for `keras.layers.RNN`.
 
     Args:
         units: Positive integer, size of the hidden state.
@@ -44,7 +44,7 @@ class ODERNNCell(keras.layers.Layer):
     def build(self, input_shape):
         self.cell.build(input_shape)
         h = keras.KerasTensor((None, self.units), self.compute_dtype)
-        self._field.build(time_grids.t_shape(self.solver), h)
+        self._field.build(requested_times.t_shape(self.solver), h)
         self._field_layers = self._field.held_layers()
         self._field.warn_of_untracked()
 
@@ -52,8 +52,8 @@ class ODERNNCell(keras.layers.Layer):
         gap = inputs[:, -1:]
         h, _ = self.cell(inputs, states, training=training)
         ode_fn = self._field.bind(training)
-        # Gaps differ from sample to sample: each runs through its own in
-        # one unit of the solver's time, all of them in the same steps.
+        # Gaps differ between samples: each sample crosses its gap in one unit
+        # of the solver's time, and all share the same steps.
         results = solve(
             lambda t, h: gap * ode_fn(t, h),
             h,
@@ -90,10 +90,11 @@ def get(identifier, dtype=None):
     """Returns the encoder that an identifier stands for.
 
     Args:
-        identifier: `"rnn"`, a gated recurrent network of 32 units;
-            `"ode_rnn"`, one of `ODERNNCell(32)`; both run backwards in time;
-            a config dict; or a Keras layer.
-        dtype: Dtype or policy of those with a name. Default `None`, Keras's.
+        identifier: `"rnn"`, a gated recurrent network of 32 units, or
+            `"ode_rnn"`, one of `ODERNNCell(32)`, which both run backwards in
+            time; a config dict; or a Keras layer.
+        dtype: Dtype or policy of encoders made by name. Default `None`,
+            Keras's.
 
     Raises:
         ValueError: If a name is unknown.
@@ -101,7 +102,7 @@ def get(identifier, dtype=None):
     """
 
     def gru():
-        # cuDNN takes no masks but those of padded tails.
+        # cuDNN only takes masks of padded tails.
         return keras.layers.GRU(
             32, go_backwards=True, use_cudnn=False, dtype=dtype
         )

@@ -17,7 +17,7 @@ def write_latent_ode(model, path, options=None):
     dim = model.observation_dim
     values = tf.TensorSpec([None, None, dim], floats, "values")
     times = tf.TensorSpec([None, None], floats, "times")
-    # What has no features is observed as a whole.
+    # Events without features are observed as a whole.
     mask_shape = [None, None, dim] if dim else [None, None]
     mask = tf.TensorSpec(mask_shape, tf.bool, "mask")
     target_times = tf.TensorSpec([None, None], floats, "target_times")
@@ -53,12 +53,12 @@ def write_latent_ode(model, path, options=None):
 
 
 def _checked_series(values, times, mask):
-    """Returns series, checked: as many times, and a mask for each value."""
+    """Returns series, checked: one time and one mask for each value."""
     expected = tf.shape(values)[:2]
     times_match = tf.debugging.assert_equal(
         tf.shape(times),
         expected,
-        "`times` must be (batch, times), as many as `values`, (batch, times, "
+        "`times` must be (batch, times), to match `values`, (batch, times, "
         "features).",
     )
     mask_matches = tf.debugging.assert_equal(

@@ -1,4 +1,4 @@
-"""A generative model of irregular time series."""
+"""`LatentODE`: a generative model of irregular time series."""
 
 import typing
 
@@ -12,28 +12,28 @@ from keras_node.common.arguments import as_time, is_positive
 from keras_node.common.state import solved_dtype
 from keras_node.common.tensors import as_count
 from keras_node.dynamics.vector_field import VectorField
-from keras_node.integration.solving import Solving
+from keras_node.integration.options import Solving
 from keras_node.latent import (
     batch_axes,
+    components,
     encoders,
     export,
+    observation_errors,
     observations,
-    requested_times,
-    series_checks,
+    prediction_times,
 )
-from keras_node.latent import components as parts
 from keras_node.latent.process import LatentProcess
-from keras_node.latent.variational import Terms, VariationalModel, data
+from keras_node.latent.variational import Terms, VariationalModel, as_inputs
 from keras_node.saving import configs, tfp_objects
 
 
 class Reconstruction(typing.NamedTuple):
-    """What a model believes of time series, at any times.
+    """Time series at the requested times, with a credible band.
 
     Attributes:
         mean: Float tensor `(batch, T, features)`, the mean of the samples.
-        lower: Float tensor of the same shape, where the credible band begins.
-        upper: Float tensor of the same shape, where it ends.
+        lower: Float tensor of the same shape, the lower end of the band.
+        upper: Float tensor of the same shape, the upper end of the band.
         samples: Float tensor `(num_samples, batch, T, features)`, each the
             mean observation along one latent trajectory.
     """
@@ -49,44 +49,45 @@ class LatentODE(Solving, VariationalModel):
     """A latent ODE: irregular time series as a trajectory seen through noise.
 
     Each series has a latent state at `initial_time`, inferred from all of its
-    observations, which the dynamics take to any time, before, between and
-    after them:
+    observations. The dynamics carry it to any time before, between or after
+    them:
 
         z0 ~ p(z0),  dz/dt = f(t, z),  x_i ~ p(x | decoder(z(t_i)))
 
     `fit` maximises a lower bound of the likelihood, with the approximate
-    posterior `q(z0 | x)`, a normal distribution that the encoder gives:
+    posterior `q(z0 | x)`, a normal distribution given by the encoder:
 
         log p(x) >= E_q[sum_i log p(x_i | z(t_i))] - KL(q(z0 | x) || p(z0))
 
     **Data** are dicts of arrays, or a `tf.data.Dataset` of batches of them:
 
     - `values`: floats `(batch, T, observation_dim)`.
-    - `times`: floats `(T,)`, the same for all samples, or `(batch, T)`, times
-      of each sample's own, at no more steps; ascending, equal ones allowed.
+    - `times`: floats `(T,)`, the same for all samples, or `(batch, T)`,
+      different for each sample, which takes no more steps; ascending, with
+      ties allowed.
     - `mask`: optional, `(batch, T)` or `(batch, T, observation_dim)`, true
       where something was observed. Times and values elsewhere may be
-      anything, such as the padding of short series; default: the values that
-      are not NaN. A sample without observations has the prior, or the normal
-      distribution of its mean and deviation.
-    - `targets`: optional, a dict of the same three, what to predict instead
-      of the values themselves; for `predict` its `times` suffice.
+      anything, such as the padding of short series. Default: true where
+      values are not NaN. The posterior of a sample without observations is
+      the prior, or the normal distribution of the prior's mean and deviation.
+    - `targets`: optional, a dict of the same three, to predict instead of the
+      values themselves; for `predict`, its `times` suffice.
 
-    `fit` shows the loss, which is the negative bound in nats per series, with
-    `log_likelihood`, its first part, `kl`, its second, the root mean square
-    error `rmse` of observed values, and `nfe` and `nfe_backward`, the numbers
-    of function evaluations. `predict` gives the mean of the observations
-    along the trajectory of the posterior's mean.
+    `fit` shows the loss, which is the negative bound in nats per series; its
+    two terms, `log_likelihood` and `kl`; the root mean square error `rmse` of
+    observed values; and `nfe` and `nfe_backward`, the numbers of function
+    evaluations. `predict` returns the mean of the observations along the
+    trajectory of the posterior's mean.
 
     Args:
         observation_dim: Integer, features of an observation; 0 for events
             that have none.
         latent_dim: Positive integer, size of the latent state.
         encoder: `"rnn"` (default) or `"ode_rnn"`, see
-            `keras_node.recognition.get`; or a Keras layer that maps features
-            `(batch, T, 2 * observation_dim + 1)` (values, mask, time gap to
-            the observation before), with the Keras mask `(batch, T)`, to
-            `(batch, units)`, such as `keras.layers.GRU(25,
+            `keras_node.latent.encoders.get`; or a Keras layer that maps
+            features `(batch, T, 2 * observation_dim + 1)` (values, mask, time
+            gap to the observation before), with the Keras mask `(batch, T)`,
+            to `(batch, units)`, such as `keras.layers.GRU(25,
             go_backwards=True)`.
         dynamics: The vector field `f`, as for `ODELayer`. Default `None`, a
             network of `z` with one hidden layer of 32 tanh units.
@@ -99,14 +100,14 @@ class LatentODE(Solving, VariationalModel):
         prior: `tfd.Distribution` of `(latent_dim,)`. Default `None`, the
             standard normal.
         initial_time: Float, the time of `z0`, in the units of `times`; best
-            at the first observations, or shortly before. Default 0.0.
+            at or shortly before the first observations. Default 0.0.
         solver: Solver identifier, see `keras_node.solvers.get`. Default
             `"tsit5"`.
         adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
             `"auto"`: exact gradients where the solver allows it.
         posterior_head: Keras layer from the encoder's output to `(batch,
-            2 * latent_dim)`, the mean of `q(z0 | x)` and what softplus makes
-            its deviation of. Default `None`, a linear layer.
+            2 * latent_dim)`, the mean of `q(z0 | x)` and its deviation before
+            a softplus. Default `None`, a linear layer.
         **kwargs: Other arguments of `keras.Model`.
 
     Raises:
@@ -146,35 +147,35 @@ class LatentODE(Solving, VariationalModel):
         posterior_head=None,
         **kwargs,
     ):
-        parts.check_dims(observation_dim, latent_dim)
+        components.check_dims(observation_dim, latent_dim)
         super().__init__(observation_dim > 0, autocast=False, **kwargs)
         policy = self.dtype_policy
-        # Half precision would not do for states and distributions.
+        # Half precision is too coarse for states and distributions.
         dtype = solved_dtype(tf.as_dtype(self.compute_dtype))
         self.observation_dim = int(observation_dim)
         self.latent_dim = int(latent_dim)
         self.encoder = encoders.get(encoder, policy)
-        self.dynamics = parts.given(dynamics, latent_dim, policy)
+        self.dynamics = components.or_default(dynamics, latent_dim, policy)
         self._field = VectorField(self.dynamics, self)
         self.likelihood = likelihoods.get(likelihood)
         num_outputs = self.likelihood.num_outputs(self.observation_dim)
-        self.decoder = parts.given(decoder, num_outputs, policy)
-        parts.check_decoder(self.decoder)
+        self.decoder = components.or_default(decoder, num_outputs, policy)
+        components.check_decoder(self.decoder)
         if prior is None:
-            prior = parts.standard_normal(latent_dim, dtype)
+            prior = components.standard_normal(latent_dim, dtype)
         self.prior = prior
-        parts.check_prior(self.prior, latent_dim, dtype)
+        components.check_prior(self.prior, latent_dim, dtype)
         self.initial_time = as_time(initial_time, "initial_time")
         self._set_options(solver, adjoint, "drift")
         if posterior_head is None:
             posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
         self._posterior_head = posterior_head
-        parts.check_posterior_head(posterior_head)
+        components.check_posterior_head(posterior_head)
         self._prior_layers = tfp_variables.layers_of(self.prior)
         self._prior_variables = tfp_variables.adopted_variables(
             self.prior, self._prior_layers
         )
-        parts.check_window(self.likelihood.window, self.initial_time)
+        components.check_window(self.likelihood.window, self.initial_time)
         self._process.build(self.observation_dim)
         self._field_layers = self._field.held_layers()
         self._field.warn_of_untracked()
@@ -182,9 +183,10 @@ class LatentODE(Solving, VariationalModel):
 
     def _options_changed(self):
         super()._options_changed()
+        self._make_drift()
         if self.compiled:
             jit_compile = self._compile_options.get("jit_compile", "auto")
-            # Keras chooses anew where it finds none.
+            # Keras chooses again if it is `None`.
             self.jit_compile = (
                 None
                 if jit_compile == "auto"
@@ -198,7 +200,7 @@ class LatentODE(Solving, VariationalModel):
 
     @property
     def _process(self):
-        # Made anew each time: solver and adjoint may be exchanged.
+        # Made anew each time: solver and adjoint may be replaced.
         return LatentProcess(
             encoder=self.encoder,
             posterior_head=self._posterior_head,
@@ -216,9 +218,9 @@ class LatentODE(Solving, VariationalModel):
     def call(self, inputs, training=None):
         observed = self._observe(inputs)
         if inputs.get("targets") is not None:
-            times = requested_times.query_times(inputs["targets"])
+            times = prediction_times.query_times(inputs["targets"])
         else:
-            times = requested_times.own_times(inputs, observed)
+            times = prediction_times.times_as_given(inputs, observed)
         z0 = self._process.posterior(observed, training).mean()
         return self._process.means(z0[None], times, training)[0]
 
@@ -227,11 +229,11 @@ class LatentODE(Solving, VariationalModel):
 
         Args:
             values: Float tensor `(batch, T, observation_dim)`; or a dict of
-                data as for `fit`, then without the next two.
+                data as for `fit`, in place of all three arguments.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
         """
-        observed = self._observe(data(values, times, mask))
+        observed = self._observe(as_inputs(values, times, mask))
         return self._posterior(observed)
 
     def reconstruct(
@@ -248,18 +250,18 @@ class LatentODE(Solving, VariationalModel):
 
         Args:
             values: Float tensor `(batch, T, observation_dim)`; or a dict of
-                data as for `fit`, then without the next two.
+                data as for `fit`, in place of the first three arguments.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
             target_times: Floats in ascending order, `(T,)` or `(batch, T)`,
                 in the units of `times`: before, between and after these.
                 Default `None`: those of the `targets` in a dict, or `times`,
-                with those of what is masked.
-            num_samples: Positive integer, to draw as many latent trajectories
+                including masked ones.
+            num_samples: Positive integer, how many latent trajectories to draw
                 from the posterior; or `None` (default) for the trajectory of
                 its mean.
             credible_mass: Float in (0, 1), the share of the trajectories that
-                the band holds, at each time. Default 0.9.
+                the band contains, at each time. Default 0.9.
             seed: Integer for the same samples again, or `None` (default).
 
         Returns:
@@ -271,17 +273,17 @@ class LatentODE(Solving, VariationalModel):
         if num_samples is not None:
             num_samples = as_count(num_samples, "num_samples")
             _check_mass(credible_mass)
-        inputs = data(values, times, mask)
+        inputs = as_inputs(values, times, mask)
         observed = self._observe(inputs)
         targets = inputs.get("targets")
         if target_times is not None:
             targets = {"times": target_times}
         if targets is None:
-            times = requested_times.own_times(inputs, observed)
+            times = prediction_times.times_as_given(inputs, observed)
         else:
             observations.check_keys(targets)
             batch_size = observed.values.shape[0]
-            times = requested_times.query_times(targets, batch_size)
+            times = prediction_times.query_times(targets, batch_size)
         if num_samples is None:
             return self.run(self._mean_reconstruction, observed, times)
         samples = self.run(
@@ -299,74 +301,78 @@ class LatentODE(Solving, VariationalModel):
         return Reconstruction(mean, lower, upper, samples)
 
     def generate(self, num_samples, times=None, seed=None):
-        """Returns time series of the prior, `(num_samples, T, features)`.
+        """Returns time series from the prior, `(num_samples, T, features)`.
 
         Each is the mean observation along a latent trajectory.
 
         Args:
-            num_samples: Positive integer; or a dict of data as for `fit`,
-                then without `times`, for as many series at the same times.
+            num_samples: Positive integer; or a dict of data as for `fit`, in
+                place of `times` too, for as many series at the same times.
             times: Floats in ascending order, `(T,)`.
             seed: Integer for the same samples again, or `None` (default).
         """
         if isinstance(num_samples, dict):
-            inputs = data(num_samples, times, None)
+            inputs = as_inputs(num_samples, times, None)
             observed = self._observe(inputs)
             num_samples = observed.values.shape[0]
             if num_samples is None:
                 num_samples = tf.shape(observed.values)[0]
-            times = requested_times.own_times(inputs, observed)
+            times = prediction_times.times_as_given(inputs, observed)
         else:
             num_samples = as_count(num_samples, "num_samples")
-            times = requested_times.query_times({"times": times})
+            times = prediction_times.query_times({"times": times})
         return self.run(self._generate, num_samples, times, self.seed(seed))
 
     def export(self, path, options=None):
-        """Writes a SavedModel, which needs no `keras_node` to be served.
+        """Writes a SavedModel, which can be served without `keras_node`.
 
         Its signatures, with any batch size and any number of times:
 
-        - `encode(values, times, mask)` gives `loc` and `scale` of the
+        - `encode(values, times, mask)` returns `loc` and `scale` of the
           posterior;
-        - `reconstruct(values, times, mask, target_times)` gives the `mean`;
-        - `generate(num_samples, times)` gives `samples`.
+        - `reconstruct(values, times, mask, target_times)` returns the `mean`;
+        - `generate(num_samples, times)` returns `samples`.
 
         Args:
             path: String, the directory to write.
-            options: `tf.saved_model.SaveOptions`. Default `None`: TensorFlow's,
-                by which a loaded model has the adjoint's gradients.
+            options: `tf.saved_model.SaveOptions`. Default `None`: TensorFlow's
+                defaults, with which a loaded model has the adjoint's gradients.
         """
         export.write_latent_ode(self, path, options)
 
-    def terms(self, inputs, num_samples, training=False, seed=None):
-        """Returns the `Terms` of the bound for a batch of data."""
+    def observe(self, inputs):
+        """Returns the `Observations` of a batch, and those to predict."""
         observed = self._observe(inputs)
-        targets = self._targets(inputs, observed)
+        return observed, self._targets(inputs, observed)
+
+    def terms(self, observed, num_samples, training=False, seed=None):
+        """Returns the `Terms` of the bound for a batch of data."""
+        observed, targets = observed
         posterior = self._posterior(observed, training)
         z0 = self._sample(posterior, num_samples, self.seed(seed))
-        explained = self._process.explain(z0, targets, training)
+        evaluated = self._process.evaluate(z0, targets, training)
         log_ratio = self.prior.log_prob(z0) - posterior.log_prob(z0)
-        # A point process has its intensity before them.
-        first = -self.observation_dim or explained.means.shape[-1]
-        means = tf.reduce_mean(explained.means[..., first:], axis=0)
+        # A point process has its intensity before the features.
+        first = evaluated.means.shape[-1] - self.observation_dim
+        means = tf.reduce_mean(evaluated.means[..., first:], axis=0)
         return Terms(
-            log_likelihood=explained.log_likelihood,
+            log_likelihood=evaluated.log_likelihood,
             log_ratio=log_ratio,
             kl=self._process.kl(posterior, log_ratio),
             values=targets.values,
             mask=targets.mask,
             means=means,
-            num_evaluations=explained.num_evaluations,
+            num_evaluations=evaluated.num_evaluations,
         )
 
     def prepare(self, x):
-        """Returns arrays as Keras can cut them; errors are told here."""
+        """Returns arrays that Keras can cut into batches, checked."""
         if isinstance(x, dict):
             observed = self._observe(x)
             targets = x.get("targets")
             if targets is not None:
                 observations.check_keys(targets)
-                # To predict, the times will do.
+                # For `predict`, times suffice.
                 if "values" in targets:
                     self._targets(x, observed)
         return batch_axes.with_batch_axes(x)
@@ -381,11 +387,11 @@ class LatentODE(Solving, VariationalModel):
         )
 
     def _targets(self, inputs, observed):
-        """Returns the `Observations` to explain: the targets, if there are."""
+        """Returns the `Observations` to predict: the targets, if given."""
         if inputs.get("targets") is None:
             return observed
         targets = self._observe(inputs["targets"])
-        series_checks.check_targets(targets.values, observed.values)
+        observation_errors.check_targets(targets.values, observed.values)
         return targets
 
     def _posterior(self, observed, training=None):
@@ -435,7 +441,7 @@ class LatentODE(Solving, VariationalModel):
                 "initial_time": self.initial_time,
                 "solver": solvers.serialize(self.solver),
                 "adjoint": adjoints.serialize(self.adjoint),
-                # As it is: quantized, perhaps, or with LoRA.
+                # As it is now: it may be quantized, or have LoRA.
                 "posterior_head": keras.saving.serialize_keras_object(
                     self.posterior_head
                 ),

@@ -1,11 +1,11 @@
-"""Irregular time series: what a model gets, checked and made regular."""
+"""`Observations`: irregular time series, checked and free of gaps and NaN."""
 
 import typing
 
 import tensorflow as tf
 
 from keras_node.common.tensors import as_floats, as_tensor
-from keras_node.latent import series_checks
+from keras_node.latent import observation_errors
 
 _KEYS = ("values", "times", "mask", "targets")
 # Times of the whole batch, with a batch axis for Keras to cut batches.
@@ -13,12 +13,12 @@ SHARED = "shared_times"
 
 
 class Observations(typing.NamedTuple):
-    """A batch of time series, with nothing in it that could do harm.
+    """A batch of time series, harmless also where nothing is observed.
 
     Attributes:
         values: Float `(batch, T, D)`, 0 where not observed.
-        times: Float64 `(T,)` of the whole batch, or `(batch, T)`; sorted, a
-            time where nothing is observed being that of a neighbour.
+        times: Float64 `(T,)` of the whole batch, or `(batch, T)`; sorted;
+            where nothing is observed, the time of a neighbour.
         mask: Boolean `(batch, T, D)`, what is observed.
         observed: Boolean `(batch, T)`, when something is observed.
     """
@@ -31,13 +31,13 @@ class Observations(typing.NamedTuple):
     def encoder_inputs(self, initial_time):
         """Returns features `(batch, T, 2 D + 1)`: values, mask, time gap.
 
-        The gap is that to the observation before, the first one's that to
-        `initial_time`: a network that runs backwards learns how far it is to
-        where it goes next, and in all when it began.
+        The gap is that since the observation before, or, for the first one,
+        since `initial_time`. A network that runs backwards thus sees how far
+        away its next input is, and in total at what time it began.
         """
         dtype = self.values.dtype
         times = tf.broadcast_to(self.times, tf.shape(self.observed))
-        # Of times that all share, each sample has observed its own.
+        # Each sample observes only some of the times that all share.
         times = _fill(times, self.observed, initial_time)
         seen = tf.cumsum(tf.cast(self.observed, tf.int32), 1, exclusive=True)
         before = tf.concat([times[:, :1], times[:, :-1]], axis=1)
@@ -68,25 +68,25 @@ def observations_of(inputs, observation_dim, initial_time, dtype, window=None):
     Raises:
         ValueError: If a shape does not fit the others, or, eagerly, the
             times are not sorted or an observed value is not finite.
-        tf.errors.InvalidArgumentError: In a graph, for the latter.
+        tf.errors.InvalidArgumentError: In a graph, for the last two.
     """
     check_keys(inputs)
     times, is_shared = times_in(inputs)
     values = _values_of(inputs, times, observation_dim, dtype)
     mask = inputs.get("mask")
     if mask is not None:
-        mask = as_tensor(mask, "mask", "booleans, or what makes a tensor of it")
-    series_checks.check_shapes(values, times, mask)
+        mask = as_tensor(mask, "mask", "a boolean tensor, or what makes one")
+    observation_errors.check_shapes(values, times, mask)
     mask, observed = _masks_of(mask, values)
-    # A time that all share is needed if anyone's value is observed then.
+    # A time that all share is needed if any sample is observed then.
     needed = tf.reduce_any(observed, axis=0) if is_shared else observed
     filled = _fill(tf.cast(times, tf.float64), needed, initial_time)
     checks = [
-        series_checks.check_sorted(times, filled),
-        series_checks.check_finite(values, mask),
+        observation_errors.check_sorted(times, filled),
+        observation_errors.check_finite(values, mask),
     ]
     if window is not None:
-        checks.append(series_checks.check_inside(window, times, needed))
+        checks.append(observation_errors.check_inside(window, times, needed))
         filled = tf.clip_by_value(filled, *window)
     with tf.control_dependencies(checks):
         values = tf.where(mask, values, tf.zeros_like(values))
@@ -94,7 +94,7 @@ def observations_of(inputs, observation_dim, initial_time, dtype, window=None):
 
 
 def check_keys(inputs):
-    """Raises `ValueError` unless it is a dict of times and what goes along."""
+    """Raises `ValueError` unless it is a dict with times and known keys."""
     is_dict = isinstance(inputs, dict)
     if not is_dict or not {"times", SHARED} & set(inputs):
         raise ValueError(
@@ -168,7 +168,7 @@ def _values_of(inputs, times, observation_dim, dtype):
 
 
 def _masks_of(mask, values):
-    """Returns what is observed of the values, and when."""
+    """Returns the mask of the values, and when any is observed."""
     if mask is None and values.shape[-1] == 0:
         mask = tf.ones(tf.shape(values)[:2], tf.bool)
     elif mask is None:
@@ -180,11 +180,11 @@ def _masks_of(mask, values):
 
 
 def _fill(times, needed, default):
-    """Gives each time that is not needed that of the needed one before it.
+    """Replaces each time that is not needed by the needed one before it.
 
-    Those before the first get the first; without any, the default.
+    Those before the first needed one become that; with none, the default.
     """
-    # The numbers of the needed ones come first, in their order.
+    # The numbers of needed times come first, in their order.
     numbers = tf.argsort(tf.cast(~needed, tf.int32), stable=True)
     before = tf.maximum(tf.cumsum(tf.cast(needed, tf.int32), -1) - 1, 0)
     rank = times.shape.rank

@@ -1,4 +1,4 @@
-"""What the parts of a `LatentODE` do together."""
+"""The computations of a `LatentODE`: encode, solve and decode."""
 
 import dataclasses
 import typing
@@ -8,22 +8,21 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.adjoints import Adjoint
-from keras_node.common.held_layers import refuse_stateful_layers
-from keras_node.common.metrics import NFE
+from keras_node.common.nfe_metrics import NFE
+from keras_node.dynamics.stateful_layers import refuse_stateful_layers
 from keras_node.dynamics.vector_field import VectorField
-from keras_node.latent import components as parts
-from keras_node.latent import trajectory
+from keras_node.latent import components, trajectory
 from keras_node.likelihoods import Likelihood
-from keras_node.solvers import time_grids
+from keras_node.solvers import requested_times
 
 
-class Explained(typing.NamedTuple):
-    """How latent trajectories explain observations.
+class Evaluation(typing.NamedTuple):
+    """Latent trajectories, evaluated against observations.
 
     Attributes:
         log_likelihood: `(num_samples, batch)`, in nats.
         means: `(num_samples, batch, T, features)`, the mean observations.
-        num_evaluations: The NFE, integer, per clock or one.
+        num_evaluations: Integer, the NFE; one, or one per clock.
     """
 
     log_likelihood: tf.Tensor
@@ -33,11 +32,11 @@ class Explained(typing.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LatentProcess:
-    """The way from observations to a latent state, and from there on.
+    """The way from observations to a latent state, and along its trajectory.
 
     Attributes:
         encoder: Keras layer, from features to one vector for each series.
-        posterior_head: Keras layer, from there to twice the latent state.
+        posterior_head: Keras layer, from that vector to `2 * latent_dim`.
         field: `VectorField` of the latent state.
         decoder: Keras layer, from a latent state to the likelihood's outputs.
         likelihood: `Likelihood`.
@@ -46,7 +45,7 @@ class LatentProcess:
         solver: `tfp.math.ode.Solver`.
         adjoint: `Adjoint`.
         nfe_backward: `NFE` of backward passes.
-        on_drift: Callable of the drift of backsolve, or `None`.
+        on_drift: Callable that gets backsolve's drift, or `None`.
     """
 
     encoder: keras.layers.Layer
@@ -66,7 +65,7 @@ class LatentProcess:
         return self.prior.event_shape[0]
 
     def build(self, observation_dim):
-        """Makes all weights: there is nothing to be learned from data first.
+        """Makes all weights, for which no data are needed.
 
         Raises:
             ValueError: If a part does not fit the others.
@@ -77,17 +76,19 @@ class LatentProcess:
             keras.KerasTensor((None, None, num_features), dtype),
             keras.KerasTensor((None, None), "bool"),
         )
-        parts.check_encoded(encoded)
-        parts.check_posterior(self.posterior_head(encoded), self._latent_dim)
+        components.check_encoded(encoded)
+        components.check_posterior(
+            self.posterior_head(encoded), self._latent_dim
+        )
         self.prior.log_prob(tf.zeros([1, self._latent_dim], dtype))
         z = keras.KerasTensor((None, self._latent_dim), dtype)
         if self.likelihood.window is not None:
-            # The solve evaluates the intensity, too.
+            # The solve also evaluates the intensity.
             refuse_stateful_layers([self.decoder])
-        self.field.build(time_grids.t_shape(self.solver), z)
+        self.field.build(requested_times.t_shape(self.solver), z)
         num_outputs = self.likelihood.num_outputs(observation_dim)
-        parts.check_outputs(self.decoder(z), num_outputs)
-        if not self.likelihood.built:  # A loaded one is.
+        components.check_outputs(self.decoder(z), num_outputs)
+        if not self.likelihood.built:  # A loaded one is built.
             self.likelihood.build((None, observation_dim))
 
     def posterior(self, observed, training=None):
@@ -97,19 +98,19 @@ class LatentProcess:
         )
 
     def posterior_parameters(self, observed, training=None):
-        """Returns mean and scale; for what was not observed, the prior's."""
+        """Returns mean and scale; the prior's for unobserved series."""
         is_observed = tf.reduce_any(observed.observed, axis=1, keepdims=True)
         encoded = self._encode(
             observed.encoder_inputs(self.initial_time),
-            # Without any observation an average would be 0 / 0, as would its
-            # gradient, though nothing of it is used.
+            # An average over no observations would be 0 / 0, as would its
+            # gradient, although it is not used.
             observed.observed | ~is_observed,
             training,
         )
         parameters = tf.cast(self.posterior_head(encoded), self.prior.dtype)
         loc, raw_scale = tf.split(parameters, 2, axis=-1)
         scale = tf.nn.softplus(raw_scale) + 1e-6
-        prior_loc, prior_scale = parts.moments(self.prior)
+        prior_loc, prior_scale = components.moments(self.prior)
         return (
             tf.where(is_observed, loc, prior_loc),
             tf.where(is_observed, scale, prior_scale),
@@ -128,16 +129,16 @@ class LatentProcess:
         except NotImplementedError:
             return -tf.reduce_mean(log_ratio, axis=0)
 
-    def explain(self, z0, targets, training=None):
-        """Returns how trajectories from `z0` explain `Observations`."""
-        states, integral, num_evaluations = self._follow(
+    def evaluate(self, z0, targets, training=None):
+        """Returns the `Evaluation` of trajectories from `z0` on targets."""
+        states, integral, num_evaluations = self._latent_states(
             z0, targets.times, training, self.likelihood.window
         )
         outputs = self._decode(states, training)
         log_likelihood = self.likelihood.log_prob(
             outputs, targets.values, targets.mask, targets.observed
         )
-        return Explained(
+        return Evaluation(
             log_likelihood=log_likelihood - integral,
             means=self.likelihood.mean(outputs),
             num_evaluations=num_evaluations,
@@ -145,19 +146,20 @@ class LatentProcess:
 
     def means(self, z0, times, training=None):
         """Returns mean observations, `(samples, batch, T, features)`."""
-        states, _, _ = self._follow(z0, times, training)
+        states, _, _ = self._latent_states(z0, times, training)
         return self.likelihood.mean(self._decode(states, training))
 
     def _encode(self, features, observed, training=None):
-        return parts.call(
+        return components.call(
             self.encoder, features, mask=observed, training=training
         )
 
-    def _follow(self, z0, times, training, window=None):
-        """Returns latent states `(samples, batch, T, latent_dim)`.
+    def _latent_states(self, z0, times, training, window=None):
+        """Returns latent states, an integral, and the NFE.
 
-        And the integral of the likelihood's rate over the window, `(samples,
-        batch)`, or 0 without one; and the NFE.
+        The states are `(samples, batch, T, latent_dim)`; the integral is that
+        of the likelihood's rate over the window, `(samples, batch)`, or 0
+        without a window.
         """
         shape = tf.shape(z0)[:2]
         z = tf.reshape(z0, [-1, self._latent_dim])
@@ -168,7 +170,7 @@ class LatentProcess:
             integrals = [tf.zeros_like(z[:, 0])]
         if grid.shape.rank == 2:
             grid = tf.tile(grid, [shape[0], 1])
-        (states, integrals), num_evaluations = trajectory.follow(
+        (states, integrals), num_evaluations = trajectory.solve_both_ways(
             self._ode_fn(training),
             (z, integrals),
             self.initial_time,
@@ -188,14 +190,14 @@ class LatentProcess:
         return tf.transpose(states, [1, 2, 0, 3]), integral, num_evaluations
 
     def _ode_fn(self, training):
-        """Returns the dynamics of a state, and of integrals if it has any."""
+        """Returns the dynamics of a state, and of integrals if any."""
         dynamics = self.field.bind(training)
 
         def ode_fn(t, state):
             z, integrals = state
             rates = []
             if integrals:
-                outputs = parts.call(self.decoder, z, training=training)
+                outputs = components.call(self.decoder, z, training=training)
                 rates = [self.likelihood.rate(tf.cast(outputs, z.dtype))]
             return dynamics(t, z), rates
 
@@ -204,7 +206,7 @@ class LatentProcess:
     def _decode(self, states, training=None):
         """Returns the decoder's outputs along latent trajectories."""
         flat = tf.reshape(states, [-1, self._latent_dim])
-        outputs = parts.call(self.decoder, flat, training=training)
+        outputs = components.call(self.decoder, flat, training=training)
         outputs = tf.cast(outputs, self.prior.dtype)
         shape = tf.concat([tf.shape(states)[:-1], tf.shape(outputs)[1:]], 0)
         shaped = tf.reshape(outputs, shape)

@@ -1,4 +1,4 @@
-"""Latent trajectories: one state at one time, followed to many others."""
+"""Latent trajectories: solves forwards and backwards from one time."""
 
 import functools
 import typing
@@ -9,18 +9,18 @@ from keras_node.integration.solve import solve
 
 
 class Trajectory(typing.NamedTuple):
-    """Where the states are at the requested times.
+    """The states at the requested times.
 
     Attributes:
         states: Nested structure of time-major tensors, `(T, batch, ...)`.
-        num_evaluations: Integer, per clock or one, the NFE.
+        num_evaluations: Integer, the NFE; one, or one per clock.
     """
 
     states: typing.Any
     num_evaluations: tf.Tensor
 
 
-def follow(
+def solve_both_ways(
     ode_fn,
     initial_state,
     initial_time,
@@ -32,7 +32,7 @@ def follow(
 ):
     """Returns the `Trajectory` through `initial_state` at `initial_time`.
 
-    Times after it are a solve forwards, those before it one backwards, which
+    Times after it take a solve forwards, those before it one backwards, which
     ends where it starts if there are none.
 
     Args:
@@ -44,7 +44,7 @@ def follow(
         solver: `tfp.math.ode.Solver`.
         adjoint: `Adjoint`.
         nfe_backward: `NFE` of backward passes.
-        on_drift: Callable of the drift of backsolve; or `None` (default).
+        on_drift: Callable that gets backsolve's drift; or `None` (default).
     """
 
     def solve_to(times, on_backward):
@@ -77,12 +77,12 @@ def follow(
 
 
 def _choose(side, start, after, before):
-    """Takes each row from its side of the initial time.
+    """Takes each row from the solve on its side of the initial time.
 
     Args:
         side: Float `(T,)` or `(T, batch)`: 1 after it, -1 before it, 0 at it.
         start: Tensor `(batch, ...)`, the state at the initial time.
-        after: Tensor `(T, batch, ...)`, rows that are right where `side` is 1.
+        after: Tensor `(T, batch, ...)`, rows valid where `side` is 1.
         before: The same for -1, the last row first.
     """
     before = tf.reverse(before, [0])

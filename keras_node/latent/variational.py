@@ -1,4 +1,4 @@
-"""Training on a lower bound of the likelihood, as a Keras model."""
+"""`VariationalModel`: a Keras model trained on a bound of the likelihood."""
 
 import typing
 
@@ -12,23 +12,23 @@ from keras_node.common.arguments import (
     as_positive_integer,
     is_nonnegative,
 )
-from keras_node.common.metrics import NFE
+from keras_node.common.nfe_metrics import NFE
 from keras_node.common.random_numbers import Seeds
 from keras_node.common.tensors import as_count, is_integer_tensor
-from keras_node.integration.kept_graphs import KeptGraphs
+from keras_node.latent.method_graphs import KeptGraphs
 
 
 class Terms(typing.NamedTuple):
-    """The parts of the bound for a batch, and what else a step tells.
+    """The terms of the bound for a batch, and what the metrics need.
 
     Attributes:
         log_likelihood: `(num_samples, batch)`, `log p(x | z0)`.
         log_ratio: `(num_samples, batch)`, `log p(z0) - log q(z0 | x)`.
         kl: `(batch,)`, `KL(q(z0 | x) || p(z0))`.
-        values: `(batch, T, D)`, what was to be predicted, with its `mask`.
+        values: `(batch, T, D)`, the values to predict, with their `mask`.
         mask: Boolean tensor of the same shape.
-        means: `(batch, T, D)`, what was predicted.
-        num_evaluations: The NFE, integer, per clock or one.
+        means: `(batch, T, D)`, the predicted means.
+        num_evaluations: Integer, the NFE; one, or one per clock.
     """
 
     log_likelihood: tf.Tensor
@@ -40,11 +40,11 @@ class Terms(typing.NamedTuple):
     num_evaluations: tf.Tensor
 
 
-class VariationalModel(keras.Model):
+class VariationalModel(unsupervised.UnsupervisedModel):
     """Base class of models that are trained on the evidence lower bound.
 
     Args:
-        has_values: Boolean, whether there are values to show an error of.
+        has_values: Boolean, whether there are values, for a metric `rmse`.
         **kwargs: Arguments of `keras.Model`.
     """
 
@@ -63,13 +63,13 @@ class VariationalModel(keras.Model):
         self._nfe_backward = NFE("nfe_backward")
         self._drift = None
 
-    def terms(self, inputs, num_samples, training=False, seed=None):
-        """Returns the `Terms` of a batch."""
+    def observe(self, inputs):
+        """Returns a batch of data as checked tensors, for `terms`."""
         raise NotImplementedError
 
-    def prepare(self, x):
-        """Returns data as Keras can cut them, checked where they can be."""
-        return x
+    def terms(self, observed, num_samples, training=False, seed=None):
+        """Returns the `Terms` of a batch."""
+        raise NotImplementedError
 
     def elbo(
         self,
@@ -84,10 +84,10 @@ class VariationalModel(keras.Model):
 
         Args:
             values: Float tensor `(batch, T, observation_dim)`; or a dict of
-                data as for `fit`, then without the next three.
+                data as for `fit`, in place of the first four arguments.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
-            targets: Dict of what is to be explained instead. Default `None`.
+            targets: Dict of what to predict instead. Default `None`.
             num_samples: Positive integer, samples of `z0` to average over.
                 Default 1.
             seed: Integer for the same samples again, or `None` (default).
@@ -108,15 +108,15 @@ class VariationalModel(keras.Model):
     ):
         """Returns a tighter bound of each series, `(batch,)`, in nats.
 
-        `log (1/K) sum_k p(x | z_k) p(z_k) / q(z_k | x)`, which in the mean
-        rises with the number of samples `K` towards `log p(x)`.
+        `log (1/K) sum_k p(x | z_k) p(z_k) / q(z_k | x)`, whose mean rises
+        towards `log p(x)` with the number of samples `K`.
 
         Args:
             values: Float tensor `(batch, T, observation_dim)`; or a dict of
-                data as for `fit`, then without the next three.
+                data as for `fit`, in place of the first four arguments.
             times: Floats, `(T,)` or `(batch, T)`.
             mask: See the class. Default `None`.
-            targets: Dict of what is to be explained instead. Default `None`.
+            targets: Dict of what to predict instead. Default `None`.
             num_samples: Positive integer, `K`. Default 64.
             seed: Integer for the same samples again, or `None` (default).
 
@@ -136,10 +136,10 @@ class VariationalModel(keras.Model):
             optimizer: As in `keras.Model.compile`. Default `"adam"`.
             num_samples: Positive integer, samples of `z0` for each series.
                 Default 1.
-            kl_weight: Float, at least 0, the factor of the KL in the loss of
-                training; or a callable of the step, such as a
+            kl_weight: Float, at least 0, the factor of the KL in the training
+                loss; or a callable of the step, such as a
                 `keras.optimizers.schedules.LearningRateSchedule`. Default
-                1.0, as always in evaluation.
+                1.0, which evaluation always uses.
             **kwargs: Other arguments of `keras.Model.compile`; the loss and
                 the metrics are the model's own.
 
@@ -178,27 +178,15 @@ class VariationalModel(keras.Model):
         return [metric for metric in metrics if metric is not None]
 
     def fit(self, x=None, *args, **kwargs):
-        """Does what `keras.Model.fit` does, for data without targets."""
-        unsupervised.check_data(x)
-        unsupervised.refuse_weights(kwargs)
+        """Does what `keras.Model.fit` does, for `x` without targets."""
         if kwargs.get("validation_data") is not None:
             validation_data = unsupervised.inputs_of(kwargs["validation_data"])
             kwargs["validation_data"] = self.prepare(validation_data)
-        return super().fit(self.prepare(x), *args, **kwargs)
-
-    def evaluate(self, x=None, *args, **kwargs):
-        """Does what `keras.Model.evaluate` does, for data without targets."""
-        unsupervised.check_data(x)
-        unsupervised.refuse_weights(kwargs)
-        return super().evaluate(self.prepare(x), *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        """Does what `keras.Model.predict` does."""
-        return super().predict(self.prepare(x), *args, **kwargs)
+        return super().fit(x, *args, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Under a strategy Keras would average a batch over the replicas, to
-        # build what is built already: a mask of booleans has no average.
+        # build the model. It is built, and a boolean mask has no average.
         with self.distribute_strategy.scope():
             if self.optimizer is not None and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
@@ -210,7 +198,7 @@ class VariationalModel(keras.Model):
             kl_weight = kl_weight(self.optimizer.iterations)
         weights = self.trainable_weights
         with tf.GradientTape() as tape:
-            loss = self._measure(inputs, kl_weight, training=True)
+            loss = self._update_metrics(inputs, kl_weight, training=True)
             # Keras sums over replicas, each with its share of the batch.
             loss /= tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.optimizer.scale_loss(loss)
@@ -219,7 +207,7 @@ class VariationalModel(keras.Model):
         return self.get_metrics_result()
 
     def test_step(self, data):
-        self._measure(unsupervised.inputs_of(data), 1.0, training=False)
+        self._update_metrics(unsupervised.inputs_of(data), 1.0, training=False)
         self._kept.note("test", [self])
         return self.get_metrics_result()
 
@@ -230,25 +218,21 @@ class VariationalModel(keras.Model):
 
     def _sample_terms(self, num_samples, seed, values, times, mask, targets):
         num_samples = as_count(num_samples, "num_samples")
-        inputs = data(values, times, mask, targets)
-        if tf.executing_eagerly():
-            self.prepare(inputs)  # For its errors.
-        inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         return self.run(
             self.terms,
-            inputs,
+            self.observe(as_inputs(values, times, mask, targets)),
             num_samples,
             False,
             self.seed(seed),
         )
 
     def run(self, function, *args, layers=None):
-        """Calls a method, eagerly as one graph, see `KeptGraphs`.
+        """Calls a method; if eager, as one graph, see `KeptGraphs`.
 
         Args:
             function: Bound method.
             *args: Its arguments.
-            layers: List of the layers that it reads. Default `None`, all.
+            layers: List of the layers that it uses. Default `None`, all.
         """
         if not tf.executing_eagerly():
             return function(*args)
@@ -267,16 +251,16 @@ class VariationalModel(keras.Model):
         return super().make_predict_function(force or not is_current)
 
     def seed(self, seed):
-        """Returns the seed of a draw: that of an integer, or the next one."""
+        """Returns the seed of a draw: from an integer, or the next one."""
         if is_integer_tensor(seed) and seed.shape == [2]:
             return seed
         if seed is not None:
             return tf.constant([as_int32(seed, "seed"), 0])
         return tf.cast(self._seeds.next(), tf.int32)
 
-    def _measure(self, inputs, kl_weight, training):
-        """Returns the loss of a batch, and updates the metrics."""
-        terms = self.terms(inputs, self._num_samples, training)
+    def _update_metrics(self, inputs, kl_weight, training):
+        """Updates the metrics with a batch, and returns its loss."""
+        terms = self.terms(self.observe(inputs), self._num_samples, training)
         log_likelihood = tf.reduce_mean(terms.log_likelihood)
         kl = tf.reduce_mean(terms.kl)
         loss = tf.cast(kl_weight, kl.dtype) * kl - log_likelihood
@@ -291,11 +275,11 @@ class VariationalModel(keras.Model):
         return loss
 
 
-def data(values, times, mask, targets=None):
-    """Returns the dict of what is given of a batch of data.
+def as_inputs(values, times, mask, targets=None):
+    """Returns a batch of data as a dict of the arguments that are given.
 
     Raises:
-        ValueError: If `values` is such a dict already, and there is more.
+        ValueError: If `values` is such a dict already, and others are given.
     """
     rest = {"times": times, "mask": mask, "targets": targets}
     if isinstance(values, dict):
@@ -303,8 +287,8 @@ def data(values, times, mask, targets=None):
         given = [name for name, value in rest.items() if value is not None]
         if given:
             raise ValueError(
-                "Data must be a dict alone, as for `fit`, or `values`, `times` "
-                "and what else there is as arguments. "
+                "Data must be a dict alone, as for `fit`, or be given as "
+                "separate arguments `values`, `times` and so on. "
                 f"Received: a dict with keys {list(values)} and {given}"
             )
     else:

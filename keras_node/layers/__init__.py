@@ -1,1 +1,1 @@
-"""Keras layers that solve, and those to build dynamics with."""
+"""Keras layers that solve ODEs, and layers to build dynamics from."""

@@ -1,4 +1,4 @@
-"""More dimensions for a state to move in."""
+"""`Augment`: extra dimensions for the state of an ODE."""
 
 import keras
 
@@ -10,9 +10,9 @@ from keras_node.saving import configs
 class Augment(keras.layers.Layer):
     """Appends channels of zeros, for an `ODELayer` to use.
 
-    Trajectories of an ODE cannot cross, so that there are functions no ODE
-    on the input's own space can represent; with more dimensions it can, and
-    its flow is simpler, which saves function evaluations.
+    Trajectories of an ODE cannot cross, so there are functions that no ODE
+    on the input space can represent. With extra dimensions it can, and its
+    flow is simpler, which saves function evaluations.
 
     Args:
         units: Positive integer, number of zeros to append to the last axis.

@@ -1,4 +1,4 @@
-"""A layer whose depth is continuous."""
+"""`ODELayer`: a Keras layer that solves an ODE."""
 
 import functools
 
@@ -8,17 +8,18 @@ import tensorflow as tf
 
 from keras_node import adjoints, solvers
 from keras_node import regularizers as regularization
-from keras_node.common import metrics
+from keras_node.common import nfe_metrics
 from keras_node.common.arguments import as_boolean
+from keras_node.common.keras_internals import set_mask
 from keras_node.common.random_numbers import Seeds
 from keras_node.common.tensors import as_floats
 from keras_node.dynamics import probe_noise
 from keras_node.dynamics.vector_field import VectorField
+from keras_node.integration.options import Solving
 from keras_node.integration.solve import solve
-from keras_node.integration.solving import Solving
 from keras_node.layers.penalties import Penalties
 from keras_node.saving import configs
-from keras_node.solvers import time_grids
+from keras_node.solvers import requested_times
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -29,41 +30,41 @@ class ODELayer(Solving, keras.layers.Layer):
 
         dy/dt = f(t, y)
 
-    `f`, the dynamics, being a layer or model of your own. The gradient
-    flows to the input, the weights of `f`, tensors that `f` closes over, and
+    where the dynamics `f` are a layer or model that you supply. Gradients
+    flow to the input, the weights of `f`, tensors that `f` closes over, and
     `times` passed in the call.
 
-    The numbers of function evaluations of the forward and the backward pass
-    (NFE) are metrics, `<layer name>_nfe` and `<layer name>_nfe_backward`:
-    `fit` shows them and `history` keeps them. With a clock for each sample
-    the forward one is a mean over the batch; the backward pass goes through
-    the steps of all samples at once, as often as the slowest needs it. With
-    `adjoint="backsolve"` its largest drift is `<layer name>_drift`.
+    The numbers of function evaluations (NFE) of the forward and the backward
+    pass are the metrics `<layer name>_nfe` and `<layer name>_nfe_backward`:
+    `fit` shows them and `history` keeps them. With a clock for each sample,
+    the forward NFE is a mean over the batch; the backward pass goes through
+    the steps of all samples together, as many as the slowest sample needs.
+    With `adjoint="backsolve"`, `<layer name>_drift` is the largest drift.
 
     Args:
         dynamics: The vector field `f`: a Keras layer or model of `y`; one of
-            `(t, y)`, among them a Functional model with inputs `[t, y]`; or
-            any callable `f(t, y)`, which must be registered to be saved. It
+            `(t, y)`, such as a Functional model with inputs `[t, y]`; or any
+            callable `f(t, y)`, which must be registered to be saved. It
             returns a tensor (or structure) like `y`. See also `ConcatTime`.
         times: Tuple of at least two floats, in any unit, strictly increasing
-            or decreasing. The input is the state at the first. Default
+            or decreasing. The input is the state at the first time. Default
             `(0.0, 1.0)`.
         solver: Solver identifier, see `keras_node.solvers.get`. Default
             `"tsit5"`; tolerances are arguments of the solver, such as
             `Tsit5(rtol=1e-5)`.
         adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
             `"auto"`: exact gradients where the solver allows it.
-        return_sequences: Boolean, whether to return the state at each of the
-            times or at the last one alone. Default `False`.
+        return_sequences: Boolean, whether to return the state at every time
+            rather than only at the last. Default `False`.
         regularizers: List of regularizers of the dynamics, see
-            `keras_node.regularizers.get`, which add losses and are metrics,
-            such as `<layer name>_kinetic_energy`. Default `None`.
+            `keras_node.regularizers.get`. Each adds a loss and a metric, such
+            as `<layer name>_kinetic_energy`. Default `None`.
         **kwargs: Other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, ...)`, or a nested structure.
-        times: Floats that override the argument of the constructor: of shape
-            `(T,)`, or, a clock for each sample, `(batch, T)`. Each sample then
+        times: Floats that override the constructor's `times`: of shape `(T,)`,
+            or `(batch, T)` to give each sample its own clock. Each sample then
             has its own steps, whose number does not grow with the number of
             different times in the batch.
         training: Boolean, passed to dynamics that take it.
@@ -76,8 +77,8 @@ class ODELayer(Solving, keras.layers.Layer):
         ValueError: If an argument is out of its range; when the layer is
             built, if the derivative does not match the state, or if the
             dynamics hold BatchNormalization, Dropout or the like.
-        TypeError: If `dynamics` is not callable, or the input holds something
-            else than numbers.
+        TypeError: If `dynamics` is not callable, or the input holds anything
+            but numbers.
         tf.errors.InvalidArgumentError: If a solve fails and the solver has
             `on_failure="raise"`.
 
@@ -105,32 +106,37 @@ class ODELayer(Solving, keras.layers.Layer):
         regularizers=None,
         **kwargs,
     ):
-        # Half precision would not tell one of the call's `times` from the
-        # next: `call` casts the state, and the state alone.
+        # Half precision could merge neighbouring `times` of a call, so `call`
+        # casts only the state.
         super().__init__(autocast=False, **kwargs)
         self._field = VectorField(dynamics, self)
         self.dynamics = dynamics
-        self.times = time_grids.as_static_times(times)
+        self.times = requested_times.as_static_times(times)
         self._set_options(solver, adjoint, f"{self.name}_drift")
         self.return_sequences = as_boolean(return_sequences, "return_sequences")
         self.supports_masking = True
-        self._nfe = metrics.NFE(f"{self.name}_nfe")
-        self._nfe_backward = metrics.NFE(f"{self.name}_nfe_backward")
+        self._nfe = nfe_metrics.NFE(f"{self.name}_nfe")
+        self._nfe_backward = nfe_metrics.NFE(f"{self.name}_nfe_backward")
         self._penalties = Penalties(regularizers, self.name)
         self._penalty_metrics = self._penalties.metrics
         self._seeds = None
         if self._penalties.needs_probes:
             self._seeds = Seeds(self._penalties.seed)
 
+    @property
+    def regularizers(self):
+        """The list of regularizers of the dynamics."""
+        return self._penalties.regularizers
+
     def build(self, inputs_shape=None, times_shape=None):
-        t_shape = time_grids.t_shape(self.solver, times_shape)
+        t_shape = requested_times.t_shape(self.solver, times_shape)
         state = keras.tree.map_shape_structure(
             functools.partial(_symbolic, dtype=self.compute_dtype),
             inputs_shape,
         )
         _check_leaves(state)
         self._field.build(t_shape, state)
-        # A callable may hold networks: theirs are weights of this layer.
+        # The weights of networks in a callable are weights of this layer.
         self._field_layers = self._field.held_layers()
         self._field.warn_of_untracked()
 
@@ -196,9 +202,7 @@ class ODELayer(Solving, keras.layers.Layer):
                 "solver": solvers.serialize(self.solver),
                 "adjoint": adjoints.serialize(self.adjoint),
                 "return_sequences": self.return_sequences,
-                "regularizers": regularization.serialize(
-                    self._penalties.regularizers
-                ),
+                "regularizers": regularization.serialize(self.regularizers),
             }
         )
         return configs.stamp(config)
@@ -209,7 +213,7 @@ class ODELayer(Solving, keras.layers.Layer):
 
 
 def _symbolic(shape, dtype):
-    # Keras has no shape of what is no tensor.
+    # Keras has no shape for what is not a tensor.
     return None if shape is None else keras.KerasTensor(shape, dtype)
 
 
@@ -237,11 +241,11 @@ def _repeat(mask, num_times):
 def _set_mask(outputs, mask, num_times):
     """Sets the mask of outputs at the call's times.
 
-    `compute_mask` does not get to know them; Keras keeps a mask that is there.
+    `compute_mask` does not see these times; Keras keeps a mask that is set.
     """
     masks = tf.nest.flatten(_repeat(mask, num_times))
     for leaf, leaf_mask in zip(tf.nest.flatten(outputs), masks, strict=True):
-        leaf._keras_mask = leaf_mask
+        set_mask(leaf, leaf_mask)
 
 
 def _batch_major(leaf):

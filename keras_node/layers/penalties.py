@@ -10,7 +10,7 @@ from keras_node.regularizers import get
 
 
 class Penalties:
-    """The regularizers of one layer, in its solves, losses and metrics.
+    """The regularizers of one layer: their integrals, losses and metrics.
 
     Args:
         regularizers: See `get`.
@@ -29,16 +29,16 @@ class Penalties:
 
     @property
     def needs_probes(self):
-        """Whether any of them is an estimate."""
+        """Whether any regularizer is an estimate, made with noise."""
         return any(r.needs_probes for r in self.regularizers)
 
     def sample_probes(self, y, key):
-        """Returns the noise of the first that needs some."""
+        """Returns the noise of the first regularizer that needs any."""
         return self._first_with_probes.sample_probes(y, key)
 
     @property
     def seed(self):
-        """The seed of that noise."""
+        """The seed of the noise."""
         return getattr(self._first_with_probes, "seed", None)
 
     @property
@@ -46,7 +46,7 @@ class Penalties:
         return next(r for r in self.regularizers if r.needs_probes)
 
     def zeros(self, y):
-        """Returns the integrals at the first time, `(batch,)` each."""
+        """Returns the integrals at the first time: zeros, `(batch,)` each."""
         leaf = tf.nest.flatten(y)[0]
         zero = tf.zeros_like(leaf, solved_dtype(leaf.dtype))
         zero = tf.reduce_sum(zero, axis=list(range(1, leaf.shape.rank)))
@@ -90,5 +90,5 @@ class Penalties:
             value = tf.reduce_mean(tf.abs(integral))
             metric.update_state(tf.stop_gradient(value))
             loss = regularizer.weight * value
-            # A model sums losses of one dtype.
+            # A model can only sum losses of one dtype.
             layer.add_loss(tf.cast(loss, keras.config.floatx()))

@@ -8,19 +8,19 @@ from keras_node.saving import configs
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class PlanarDynamics(keras.layers.Layer):
-    """A sum of planar fields, each with a gate that time opens.
+    """A sum of planar vector fields, each with a time-dependent gate.
 
         f(t, y) = sum_n s_n(t) u_n tanh(w_n . y + b_n),   s_n(t) in (0, 1)
 
-    The gates `s` are a small network of `t`. Its divergence is known, and
-    costs no more than `f`:
+    The gates `s` are a small network of `t`. The divergence of `f` is known,
+    and costs no more than `f`:
 
         tr(df/dy) = sum_n s_n(t) u_n . w_n (1 - tanh(w_n . y + b_n)^2)
 
     Args:
         units: Positive integer, the number of planar fields.
         hypernetwork: Boolean, whether `u`, `w` and `b` also depend on time,
-            made by the network that makes the gates. Default `False`.
+            as outputs of the network of the gates. Default `False`.
         hidden_units: Positive integer, the width of that network. Default 16.
         **kwargs: Other arguments of `keras.layers.Layer`.
 
@@ -33,7 +33,7 @@ class PlanarDynamics(keras.layers.Layer):
 
     Raises:
         ValueError: If `units` or `hidden_units` is not a positive integer, or
-            the state has another rank than 2.
+            the state is not of rank 2.
 
     Example:
     >>> flow = keras_node.CNFBijector(keras_node.PlanarDynamics(32))
@@ -83,9 +83,9 @@ class PlanarDynamics(keras.layers.Layer):
         return keras.ops.sum(gates * keras.ops.sum(u * w, -1) * slopes, -1)
 
     def _parameters(self, t, y):
-        """Returns gates, `u`, `w` and `b`; axes: one or batch, units, ..."""
+        """Returns gates, `u`, `w` and `b`, each `(1 or batch, units, ...)`."""
         t = keras.ops.reshape(keras.ops.cast(t, y.dtype), (-1, 1))
-        # `divergence` is no call of the layer: Keras casts nothing for it.
+        # `divergence` is not a call of the layer, so Keras casts nothing.
         outputs = keras.ops.cast(self._outputs(self._hidden(t)), y.dtype)
         gates = keras.ops.sigmoid(outputs[:, : self.units])
         planes = outputs[:, self.units :]
@@ -114,7 +114,7 @@ class PlanarDynamics(keras.layers.Layer):
 
 
 def _tanh(w, b, y):
-    # The parameters of one time, or of one for each sample.
+    # Parameters at one time, or at one time for each sample.
     if w.shape[0] == 1:
         product = keras.ops.matmul(y, keras.ops.transpose(w[0]))
     else:

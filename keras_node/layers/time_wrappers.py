@@ -1,18 +1,40 @@
-"""Layers that make dynamics of networks."""
+"""Layers that turn networks into dynamics: `ConcatTime` and `IgnoreTime`."""
 
 import keras
 
 from keras_node.saving import configs
 
 
+class TimeWrapper(keras.layers.Layer):
+    """Base class of dynamics around a network of one input."""
+
+    def __init__(self, net, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(net, keras.layers.Layer):
+            raise TypeError(
+                "`net` must be a Keras layer or model of one input. "
+                f"Received: net={net!r}"
+            )
+        self.net = net
+
+    def get_config(self):
+        config = super().get_config()
+        config.update({"net": keras.saving.serialize_keras_object(self.net)})
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        return configs.from_config(cls, config, net=configs.deserialize)
+
+
 @keras.saving.register_keras_serializable(package="keras_node")
-class ConcatTime(keras.layers.Layer):
+class ConcatTime(TimeWrapper):
     """Feeds time to a network, as one more feature or channel.
 
-    Calls `net(concat([y, t], axis=-1))`, `t` being constant over the axes of
+    Calls `net(concat([y, t], axis=-1))`, with `t` constant over the axes of
     `y`. Wraps any layer or model of one input, such as `Dense` or, for the
-    paper's ConcatConv, `Conv2D`. A `condition`, where there is one, is
-    concatenated after the time.
+    paper's ConcatConv, `Conv2D`. A `condition`, if given, is concatenated
+    after the time.
 
     Args:
         net: Keras layer or model of one input.
@@ -33,13 +55,8 @@ class ConcatTime(keras.layers.Layer):
     TensorShape([3, 2])
     """
 
-    def __init__(self, net, **kwargs):
-        super().__init__(**kwargs)
-        _check_layer(net)
-        self.net = net
-
     def build(self, t_shape, y_shape, condition_shape=None):
-        # Calling it builds also a layer that has no `build` of its own.
+        # A call also builds a layer that defines no `build`.
         num_features = y_shape[-1] + 1
         if condition_shape is not None:
             num_features += condition_shape[-1]
@@ -56,30 +73,13 @@ class ConcatTime(keras.layers.Layer):
             parts.append(keras.ops.cast(condition, y.dtype))
         return self.net(keras.ops.concatenate(parts, axis=-1))
 
-    def get_config(self):
-        config = super().get_config()
-        config.update({"net": keras.saving.serialize_keras_object(self.net)})
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        return configs.from_config(cls, config, net=configs.deserialize)
-
-
-def _check_layer(net):
-    if not isinstance(net, keras.layers.Layer):
-        raise TypeError(
-            "`net` must be a Keras layer or model of one input. "
-            f"Received: net={net!r}"
-        )
-
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class IgnoreTime(keras.layers.Layer):
-    """Makes dynamics of `(t, y)` of a network that takes `y` alone.
+class IgnoreTime(TimeWrapper):
+    """Turns a network of `y` alone into dynamics of `(t, y)`.
 
-    `ODELayer` and `odeint` take such a network as it is; this is for code
-    that calls dynamics itself.
+    `ODELayer` and `odeint` take such a network as it is; this wrapper is for
+    code that calls dynamics itself.
 
     Args:
         net: Keras layer or model of one input.
@@ -93,22 +93,8 @@ class IgnoreTime(keras.layers.Layer):
         That of `net`.
     """
 
-    def __init__(self, net, **kwargs):
-        super().__init__(**kwargs)
-        _check_layer(net)
-        self.net = net
-
     def build(self, t_shape, y_shape):
         self.net(keras.KerasTensor(y_shape, self.compute_dtype))
 
     def call(self, t, y):
         return self.net(y)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update({"net": keras.saving.serialize_keras_object(self.net)})
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        return configs.from_config(cls, config, net=configs.deserialize)

@@ -1,4 +1,4 @@
-"""The Poisson process: how likely it is to observe when one did."""
+"""The Poisson process: the likelihood of the times of events."""
 
 import keras
 import numpy as np
@@ -11,16 +11,16 @@ from keras_node.likelihoods.pointwise import get, serialize
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class PoissonProcessLikelihood(Likelihood):
-    """Event times, of an inhomogeneous Poisson process along the trajectory.
+    """Event times: an inhomogeneous Poisson process along the trajectory.
 
     With the intensity `lambda(t) = softplus(decoder(z(t))[0])`,
 
         log p(t_1, ..., t_N) = sum_i log lambda(t_i) - int lambda(t) dt
 
-    The integral over the window is part of the trajectory's solve, and its
-    error as small as the solver's tolerance. What an event carries besides
-    its time, its marks, has a likelihood of its own, of the decoder's other
-    outputs.
+    The integral over the window is part of the trajectory's solve, so its
+    error is as small as the solver's tolerance. The marks of an event, its
+    values besides the time, have a separate likelihood, which takes the
+    decoder's other outputs.
 
     Args:
         window: Tuple of two floats, in the units of `times`: when observation
@@ -31,7 +31,7 @@ class PoissonProcessLikelihood(Likelihood):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If the window does not begin before it ends.
+        ValueError: If the window does not start before it ends.
 
     Example:
     >>> model = keras_node.LatentODE(
@@ -61,12 +61,12 @@ class PoissonProcessLikelihood(Likelihood):
         """Returns one for the intensity, and those of the marks.
 
         Raises:
-            ValueError: If there are marks without a likelihood.
+            ValueError: If there are marks without a likelihood, or the reverse.
         """
         if (self.marks is None) != (observation_dim == 0):
             raise ValueError(
-                "Events with values need a likelihood of them, `marks`, and "
-                "those without `observation_dim=0`. "
+                "Events with values need `marks`, their likelihood; those "
+                "without need `observation_dim=0`. "
                 f"Received: marks={self.marks}, {observation_dim=}"
             )
         if self.marks is None:
@@ -86,9 +86,9 @@ class PoissonProcessLikelihood(Likelihood):
         return tf.concat([rate, self.marks.mean(outputs[..., 1:])], axis=-1)
 
     def log_prob(self, outputs, values, mask, observed):
-        """Returns the first sum, with the log-likelihood of the marks.
+        """Returns the sum over events, plus the log-likelihood of the marks.
 
-        The integral is for the caller to subtract.
+        The caller subtracts the integral.
         """
         log_rate = _log_softplus(outputs[..., 0])
         total = masked_sum(log_rate, observed, [-1])

@@ -1,4 +1,4 @@
-"""Likelihoods of each observation by itself."""
+"""Likelihoods that treat each observation by itself, and their names."""
 
 import keras
 import tensorflow as tf
@@ -17,7 +17,7 @@ class NormalLikelihood(Likelihood):
 
     Args:
         scale: Positive float, the standard deviation of every feature; or
-            `None` (default) to learn one for each, from 1 on.
+            `None` (default) to learn one for each, starting at 1.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -57,7 +57,7 @@ class NormalLikelihood(Likelihood):
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class BernoulliLikelihood(Likelihood):
-    """Binary features, the decoder's outputs being their log-odds."""
+    """Binary features; the decoder's outputs are their log-odds."""
 
     def distribution(self, outputs):
         """Returns the Bernoulli distribution with logits `outputs`."""
@@ -66,7 +66,7 @@ class BernoulliLikelihood(Likelihood):
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class PoissonLikelihood(Likelihood):
-    """Counts, the decoder's outputs being the logarithms of their rates."""
+    """Counts; the decoder's outputs are the logarithms of their rates."""
 
     def distribution(self, outputs):
         """Returns the Poisson distribution with log-rates `outputs`."""
@@ -75,18 +75,18 @@ class PoissonLikelihood(Likelihood):
 
 @keras.saving.register_keras_serializable(package="keras_node")
 class CustomLikelihood(Likelihood):
-    """A likelihood that a function makes of the decoder's outputs.
+    """A likelihood that a function makes from the decoder's outputs.
 
     Args:
         make_distribution: Callable of `outputs`, `(..., T, units)`, that
             returns a `tfd.Distribution` of `(..., T, observation_dim)`: of
             each feature by itself, or of an observation as a whole, which
-            then counts if all of it is observed. To be saved it must be
-            registered with Keras.
+            then counts only if all of it is observed. It must be registered
+            with Keras to be saved.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        TypeError: If it is not callable, or returns no distribution.
+        TypeError: If it is not callable, or does not return a distribution.
     """
 
     def __init__(self, make_distribution, **kwargs):
@@ -100,10 +100,10 @@ class CustomLikelihood(Likelihood):
         self.make_distribution = make_distribution
 
     def num_outputs(self, observation_dim):
-        """Returns `None`: the function knows."""
+        """Returns `None`: only the function knows the number."""
 
     def distribution(self, outputs):
-        """Returns what the function makes of `outputs`."""
+        """Returns the distribution that the function makes."""
         distribution = self.make_distribution(outputs)
         if not isinstance(distribution, tfp.distributions.Distribution):
             raise TypeError(
@@ -123,7 +123,7 @@ class CustomLikelihood(Likelihood):
     def log_prob(self, outputs, values, mask, observed):
         """Returns the log-likelihood; see `Likelihood.log_prob`."""
         distribution = self.distribution(outputs)
-        # A value inside of the support, for a gradient that is finite.
+        # Masked values get one inside the support, for a finite gradient.
         inside = tf.stop_gradient(distribution.sample(seed=(0, 0)))
         log_prob = distribution.log_prob(tf.where(mask, values, inside))
         if log_prob.shape.rank == outputs.shape.rank:
@@ -155,8 +155,8 @@ def get(identifier):
 
     Args:
         identifier: `"normal"`, `"bernoulli"` or `"poisson"`; a config dict; a
-            `Likelihood`; or a callable that makes a `tfd.Distribution` of the
-            decoder's outputs.
+            `Likelihood`; or a callable that makes a `tfd.Distribution` from
+            the decoder's outputs.
 
     Raises:
         ValueError: If a name is unknown.

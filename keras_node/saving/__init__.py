@@ -1,1 +1,1 @@
-"""Configs, identifiers and SavedModels: what outlives the process."""
+"""Configs, identifiers and SavedModels."""

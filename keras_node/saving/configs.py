@@ -1,4 +1,4 @@
-"""Configs: what is in them, and the version of the package that wrote them."""
+"""Writing and reading of configs, with the version of the package in them."""
 
 import contextlib
 import reprlib
@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras_node.version import __version__
 
 _VERSION = "keras_node_version"
-# What Keras, tfp and Python raise over a broken config.
-_STUMBLES = (
+# Errors of Keras, tfp and Python for a broken config.
+_CONFIG_ERRORS = (
     AttributeError,
     LookupError,
     NotImplementedError,
@@ -22,24 +22,25 @@ _STUMBLES = (
 
 
 def stamp(config):
-    """Returns a config that tells which version of the package wrote it."""
+    """Returns a config with the version of the package that wrote it."""
     return {**config, _VERSION: __version__}
 
 
 def from_config(cls, config, **readers):
-    """Makes an object of a config.
+    """Makes an object from a config.
 
     Args:
-        cls: Its class.
-        config: Dict of its arguments, as `get_config` makes it; the caller
-            keeps it as it is.
-        **readers: For an argument that is an object, the function that makes
-            it of its config.
+        cls: Class of the object.
+        config: Dict of its arguments, as `get_config` makes it; it is not
+            changed.
+        **readers: For each argument that is an object, the function that makes
+            it from its config.
 
     Raises:
-        TypeError: If it is no dict, or not of the arguments of the class.
+        TypeError: If the config is not a dict, or not one of the arguments of
+            the class.
         ValueError: If a newer major version of the package wrote it, or an
-            object cannot be made of its config.
+            object cannot be made from its config.
     """
     config = read_version(cls, config)
     readers = {"dtype": _dtype_policy, **readers}
@@ -52,18 +53,19 @@ def from_config(cls, config, **readers):
 
 @contextlib.contextmanager
 def reading(name, config):
-    """Tells one error of whatever is raised while a config is read.
+    """Re-raises any error as one that shows the config.
 
-    Keras, tfp and Python stumble over a broken one in many ways, some of them
-    an `AttributeError` deep within. What says what it received passes.
+    A broken config makes Keras, tfp and Python raise errors of many kinds,
+    such as an `AttributeError` deep inside. An error that shows what it
+    received passes unchanged.
 
     Args:
-        name: String for messages, what is made of the config.
-        config: What to show of it.
+        name: String for messages, what is made from the config.
+        config: The config to show.
     """
     try:
         yield
-    except _STUMBLES as error:
+    except _CONFIG_ERRORS as error:
         if "Received: " in str(error):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -77,14 +79,14 @@ def reading(name, config):
 def _dtype_policy(config):
     policy = keras.dtype_policies.get(config)
     if not isinstance(policy, keras.DTypePolicy):
-        raise ValueError("it makes no policy")
-    return config  # Keras itself makes a policy of it.
+        raise ValueError("it is not a dtype policy")
+    return config  # Keras itself makes a policy from it.
 
 
 def read_version(cls, config):
-    """Returns a config without its stamp, checked.
+    """Returns a config without its version, after checking both.
 
-    Args and errors are those of `from_config`.
+    Arguments and errors are those of `from_config`.
     """
     if not isinstance(config, dict):
         raise TypeError(
@@ -95,7 +97,7 @@ def read_version(cls, config):
     version = config.pop(_VERSION, __version__)
     if _major(version) > _major(__version__):
         raise ValueError(
-            f"The config of `{cls.__name__}` must be of keras_node "
+            f"The config of `{cls.__name__}` must come from keras_node "
             f"{__version__} or older: update the package to load it, "
             "`pip install -U keras_node`. Received: a config of keras_node "
             f"{version}"
@@ -121,15 +123,15 @@ def serialize_dynamics(dynamics, name="dynamics"):
         name: String for messages, the name of the argument.
 
     Raises:
-        ValueError: If it is a function that Keras could not find again.
+        ValueError: If it is a function that Keras could not find on loading.
     """
     if not isinstance(dynamics, keras.layers.Layer):
         registered = keras.saving.get_registered_name(dynamics)
         if keras.saving.get_registered_object(registered) is not dynamics:
             raise ValueError(
                 f"`{name}` must be a Keras layer or a registered function to "
-                "be saved; a lambda or a closure cannot be found again. "
-                "Decorate a function of a module with `@keras.saving."
+                "be saved; a lambda or a closure cannot be found on loading. "
+                "Decorate a module-level function with `@keras.saving."
                 'register_keras_serializable(package="...")`, or write the '
                 f"{name} as a layer. Received: {name}={dynamics!r}"
             )
@@ -137,5 +139,5 @@ def serialize_dynamics(dynamics, name="dynamics"):
 
 
 def deserialize(config):
-    """Returns the layer or the function of a config."""
+    """Returns the layer or the function that a config describes."""
     return keras.saving.deserialize_keras_object(config)

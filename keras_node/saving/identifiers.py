@@ -1,4 +1,4 @@
-"""Identifiers: a name, a config dict, or an object."""
+"""Identifiers of objects: a name, a config dict, or the object itself."""
 
 import keras
 
@@ -6,7 +6,7 @@ from keras_node.saving import configs
 
 
 class Configurable:
-    """Base class of what keeps one attribute for each of its arguments."""
+    """Mixin: `get_config` from the attributes named in `_arguments`."""
 
     _arguments = ()
 
@@ -26,9 +26,9 @@ def get(identifier, registry, kind, instance_of):
     Args:
         identifier: String in `registry`; dict as `serialize` makes it; or
             an object.
-        registry: Dict from names to classes, made with their defaults.
+        registry: Dict from names to classes, created with their defaults.
         kind: String for messages, the name of the argument.
-        instance_of: Class or tuple of them that an object must be of.
+        instance_of: Class, or tuple of classes, of a valid object.
 
     Raises:
         ValueError: If a name is not in the registry.
@@ -56,9 +56,9 @@ def get(identifier, registry, kind, instance_of):
 
 
 def deserialize(config, registry, kind):
-    """Makes an object of a dict, Keras's own kind or the short one.
+    """Makes an object from a dict, in Keras's form or in a short one.
 
-    The short kind is `{"class_name": "Tsit5", "config": {"rtol": 1e-5}}`.
+    The short form is `{"class_name": "Tsit5", "config": {"rtol": 1e-5}}`.
     """
     class_name = config.get("class_name")
     if "registered_name" in config or "module" in config:
@@ -82,7 +82,7 @@ def serialize(instance, kind):
     if not hasattr(instance, "get_config"):
         raise TypeError(
             f"`{kind}` must have a `get_config` method to be saved. Use one "
-            "that `keras_node` names, or register a subclass that has one "
+            "that keras_node provides, or register a subclass that has one "
             "with `keras.saving.register_keras_serializable`. Received: "
             f"{kind}={instance!r}"
         )

@@ -1,11 +1,11 @@
-"""SavedModels of models with more than one use."""
+"""SavedModels with several endpoints."""
 
 import keras
 import tensorflow as tf
 
 
 def checked_rows(name, tensor, rows):
-    """Returns a tensor, checked: as many rows as expected, or one for all."""
+    """Returns a tensor, checked to have `rows` rows, or one for all."""
     count = tf.shape(tensor)[0]
     check = tf.debugging.Assert(
         (count == 1) | (count == rows),
@@ -20,16 +20,16 @@ def checked_rows(name, tensor, rows):
 
 
 def after(checks, tensor):
-    """Returns a tensor that is not there before it was checked."""
+    """Returns a tensor that waits for `checks`."""
     with tf.control_dependencies(tf.nest.flatten(checks)):
         return tf.identity(tensor)
 
 
 def write(model, path, options, endpoints):
-    """Writes functions under their names, with the specs of their inputs."""
+    """Writes functions as endpoints, named after them, with input specs."""
     archive = keras.export.ExportArchive()
     archive.track(model)
-    # A gradient that is written too counts in them; Keras leaves them out.
+    # An exported gradient updates these counts; Keras does not track them.
     counts = [v for metric in model.metrics for v in metric.variables]
     archive.add_variable_collection("counts", counts)
     for function, specs in endpoints.items():

@@ -1,4 +1,4 @@
-"""Bijectors and distributions of TensorFlow Probability in configs.
+"""Configs of TensorFlow Probability's bijectors and distributions.
 
 tfp keeps the arguments of a constructor as `parameters`, but has no configs.
 """
@@ -20,30 +20,30 @@ _PLAIN = (type(None), bool, int, float, str)
 def serialize(structure):
     """Returns a config of nested dicts, lists, tensors and tfp objects.
 
-    An object or variable that occurs twice is one object again when it comes
-    back.
+    An object or variable that occurs twice is one object again after
+    `deserialize`.
 
     Raises:
-        ValueError: If a part cannot be found again by its name: a function
-            or an object of a class that Keras does not know.
+        ValueError: If a part cannot be found by its name on loading: a
+            function or an object of a class that Keras does not know.
     """
     return _Writer().write(structure, "")
 
 
 def deserialize(config):
-    """Returns what `serialize` was given, of a config.
+    """Rebuilds from a config what `serialize` was given.
 
     Raises:
-        ValueError: If the config names what tfp does not have.
+        ValueError: If the config names a class that tfp does not have.
     """
     return _Reader().read(config)
 
 
 class _Writer:
-    """One serialization, which remembers what it has met."""
+    """One serialization, which remembers the objects that it has seen."""
 
     def __init__(self):
-        self._met = []
+        self._seen = []
 
     def write(self, value, path):
         if isinstance(value, _PLAIN):
@@ -59,10 +59,10 @@ class _Writer:
         # `tf.is_tensor` holds for variables too.
         if isinstance(value, (np.ndarray, np.generic, tf.Tensor)):
             return {"kind": "tensor", **_values(value)}
-        for index, met in enumerate(self._met):
-            if met is value:
+        for index, seen in enumerate(self._seen):
+            if seen is value:
                 return {"kind": "same", "index": index}
-        self._met.append(value)
+        self._seen.append(value)
         return self._write_object(value, path)
 
     def _write_object(self, value, path):
@@ -87,13 +87,15 @@ class _Writer:
         for kind, (module, base) in _MODULES.items():
             named = getattr(module, name, int)
             if isinstance(value, base) and issubclass(named, type(value)):
-                parameters = self.write(_chosen(value), path or name)
+                parameters = self.write(
+                    _non_default_parameters(value), path or name
+                )
                 return {"kind": kind, "name": name, "parameters": parameters}
         if _is_known_to_keras(value):
             config = keras.saving.serialize_keras_object(value)
             return {"kind": "keras", "config": config}
         raise ValueError(
-            "Only bijectors and distributions of tfp itself, and objects that "
+            "Only tfp's own bijectors and distributions, and objects that "
             "Keras can find again, can be saved. Decorate the class or "
             "function with `@keras.saving.register_keras_serializable("
             'package="...")`, or save the weights alone with `save_weights`. '
@@ -102,7 +104,7 @@ class _Writer:
 
 
 class _Reader:
-    """One deserialization, which remembers what it has made."""
+    """One deserialization, which remembers the objects that it has made."""
 
     def __init__(self):
         self._made = []
@@ -121,7 +123,7 @@ class _Reader:
             return self._made[config["index"]]
         if kind is None:
             return {name: self.read(value) for name, value in config.items()}
-        # Its place comes before those of its parts.
+        # As in `_Writer`, an object is numbered before its parts.
         place = len(self._made)
         self._made.append(None)
         self._made[place] = self._read_object(kind, config)
@@ -145,13 +147,13 @@ class _Reader:
         made_class = getattr(module, config.get("name", ""), None)
         if not isinstance(made_class, type) or not issubclass(made_class, base):
             raise ValueError(
-                "The config must name a bijector or a distribution of tfp. "
+                "The config must name a bijector or a distribution in tfp. "
                 f"Received: kind={kind!r}, name={config.get('name')!r}"
             )
         return made_class(**self.read(config["parameters"]))
 
 
-def _chosen(value):
+def _non_default_parameters(value):
     """Returns the parameters that are not the constructor's defaults."""
     defaults = inspect.signature(type(value).__init__).parameters
     return {
@@ -162,7 +164,7 @@ def _chosen(value):
 
 
 def _arguments(network):
-    """Returns the arguments of an `AutoregressiveNetwork`, its attributes."""
+    """Returns the arguments of an `AutoregressiveNetwork`, as it keeps them."""
     renamed = {
         "conditional_input_layers": "_conditional_layers",
         "input_order": "_input_order_param",

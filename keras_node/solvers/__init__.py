@@ -1,10 +1,10 @@
-"""ODE solvers: explicit Runge-Kutta methods, and tfp's own."""
+"""ODE solvers: explicit Runge-Kutta methods, and tfp's solvers."""
 
 import tensorflow_probability as tfp
 
 from keras_node.saving import identifiers
 from keras_node.solvers.base import Solver
-from keras_node.solvers.methods import (
+from keras_node.solvers.explicit_methods import (
     RK4,
     Bosh3,
     Dopri5,
@@ -49,11 +49,11 @@ def get(identifier):
 
     Returns:
         A `tfp.math.ode.Solver` with the method `integrate` and the attribute
-        `can_replay`; one of tfp that has no name here as a `ForeignSolver`.
+        `can_replay`; a tfp solver without a name here as a `ForeignSolver`.
 
     Raises:
         ValueError: If a name is unknown.
-        TypeError: If it is neither name, dict nor solver.
+        TypeError: If it is not a name, a dict or a solver.
 
     Example:
     >>> keras_node.solvers.get("tsit5").rtol
@@ -72,7 +72,7 @@ def serialize(solver):
     Raises:
         TypeError: If the solver has no `get_config`.
     """
-    solver = getattr(solver, "solver", solver)  # The foreign one itself.
+    solver = getattr(solver, "solver", solver)  # Unwraps a `ForeignSolver`.
     return identifiers.serialize(solver, "solver")
 
 

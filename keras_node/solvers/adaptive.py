@@ -14,15 +14,15 @@ from keras_node.solvers import (
     step_size_control,
 )
 
-# A step below this fraction of the times' size no longer moves the clock.
+# A step below this fraction of the largest time no longer moves the clock.
 _RESOLUTION = 1e-15
 
-# A step with less than this of the error allowed is one at rest.
+# A step with less than this fraction of the error allowed is at rest.
 _NO_ERROR = 1e-3
 
 
 class _Carry(typing.NamedTuple):
-    """What one attempt hands to the next; per clock unless said otherwise."""
+    """The loop state, passed from each attempt to the next; most per clock."""
 
     t: tf.Tensor
     y: list
@@ -38,7 +38,7 @@ class _Carry(typing.NamedTuple):
 
 
 class _Trial(typing.NamedTuple):
-    """One attempt; per clock unless said otherwise."""
+    """One attempted step; per clock."""
 
     active: tf.Tensor
     accepted: tf.Tensor
@@ -57,8 +57,9 @@ class AdaptiveLoop:
     Args:
         solver: `ExplicitRungeKutta` with an embedded pair.
         ode_fn: Callable `(t, leaves) -> leaves`.
-        times: Time-major float64 times with clocks, at least two.
-        norm: Callable from leaves to float64 per clock, of errors over scale.
+        times: Float64 `(T,)` or `(T, batch)`, at least two times.
+        norm: Callable from leaves, errors over their scale, to float64 per
+            clock.
         recorder: `StepRecorder` or another of its kind, or `None`.
     """
 
@@ -156,7 +157,7 @@ class AdaptiveLoop:
     def _try_step(self, carry):
         active = self._is_active(carry)
         remaining = self._end - carry.t
-        # A step that would leave a sliver takes it along.
+        # A step that would leave only a sliver goes to the end.
         is_last = carry.h >= tf.abs(remaining) * (1 - 1e-9)
         dt = tf.where(is_last, remaining, self._direction * carry.h)
         dt = tf.where(active, dt, 0.0)
@@ -193,7 +194,7 @@ class AdaptiveLoop:
             trial.ratio, carry.ratio, self._solver
         )
         h = tf.abs(trial.dt) * factor
-        # The last step was cut short: that says nothing against a longer one.
+        # A last step is cut short, which says nothing against a longer one.
         h = tf.where(trial.accepted & trial.is_last, tf.maximum(h, carry.h), h)
         h = tf.where(trial.ratio < _NO_ERROR, tf.minimum(h, longest), h)
         h = tf.where(trial.active, h, carry.h)

@@ -1,4 +1,4 @@
-"""The contract of a solver, and its face towards tfp."""
+"""Base class of the solvers, and its interface to tfp."""
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -11,7 +11,7 @@ from keras_node.common.arguments import (
 )
 from keras_node.common.state import as_float64, flat_ode_fn, widen
 from keras_node.saving import configs
-from keras_node.solvers import failure, solution
+from keras_node.solvers import assertions, solution
 from keras_node.solvers.own_adjoint import OwnAdjointSolver, as_number
 from keras_node.solvers.trajectory_recorder import TrajectoryRecorder
 
@@ -26,25 +26,25 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
     soon as a value that is not finite cannot be avoided by a smaller step.
 
     Args:
-        rtol: Positive float, error allowed in a step relative to the state.
-            Below four epsilons of the dtype of the state, 4.8e-7 in float32,
-            it counts as these: a smaller error cannot be told from rounding.
-            Default 1e-3.
+        rtol: Positive float, the error allowed in a step relative to the
+            state. Default 1e-3. At least four epsilons of the state's dtype
+            are used, 4.8e-7 in float32: a smaller error cannot be told from
+            rounding.
         atol: Nonnegative float, the error allowed in absolute terms, in the
             units of the state. Default 1e-6.
         first_step_size: Positive float in the units of time, or a scalar
             float tensor, or `None` (default) to choose it automatically.
         safety_factor: Float in (0, 1], by which a step stays below what the
             error would allow. Default 0.8.
-        min_step_size_factor: Float in (0, 1), least change of the step size
-            from one step to the next. Default 0.2.
-        max_step_size_factor: Float above 1, most change. Default 10.
+        min_step_size_factor: Float in (0, 1), the least factor from one step
+            size to the next. Default 0.2.
+        max_step_size_factor: Float above 1, the largest factor. Default 10.
         max_num_steps: Positive integer, the most steps to try in a solve,
             accepted and rejected, at most ten million. Default 4096.
         per_sample_steps: Boolean. If `True`, every sample (entry of the first
             axis of the state) has its own time, step size, error, status and
             counts, and its result does not depend on the others; the dynamics
-            then gets `t` of shape `(batch,)`. Default `False`.
+            then get `t` of shape `(batch,)`. Default `False`.
         on_failure: `"raise"` (default) raises `InvalidArgumentError` when a
             solve fails, naming the cause; `"nan"` makes the state NaN from
             the failure on (with per-sample steps: of the failing samples).
@@ -55,7 +55,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
 
     Raises:
         ValueError: If an argument is out of its range.
-        TypeError: If `per_sample_steps` is no boolean.
+        TypeError: If `per_sample_steps` is not a boolean.
     """
 
     def __init__(
@@ -114,24 +114,24 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
             times: Float64 `(T,)` for one clock, `(T, batch)` for one each,
                 monotonic, the first being the time of `y`.
             y: List of float tensors.
-            recorder: What keeps the accepted steps, see `StepRecorder`.
+            recorder: Keeps the accepted steps, see `StepRecorder`.
             norm: Callable from leaves to a number per clock, the norm of the
                 scaled error.
             first_step_size: Float, or floats per clock; overrides the
                 solver's own.
 
         Returns:
-            `Solution`; failure is told by its status and NaN, not raised.
+            `Solution`; a failure shows as status and NaN, it is not raised.
         """
         raise NotImplementedError
 
     def choose_first_step(self, ode_fn, times, y, norm=None):
-        """Returns the step size to begin with, in each clock."""
+        """Returns the first step size, per clock."""
         raise NotImplementedError
 
     @property
     def tolerances(self):
-        """`(rtol, atol)` as floats, also while they are variables."""
+        """`(rtol, atol)` as floats, even while they are variables."""
         return as_number(self.rtol), as_number(self.atol)
 
     def get_config(self):
@@ -157,7 +157,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
     def _initialize_solver_internal_state(
         self, ode_fn, initial_time, initial_state
     ):
-        # A step size of 0 is one still to be chosen.
+        # A step size of 0 means that one is still to be chosen.
         t = as_float64(initial_time)
         return solution.InternalState(t, tf.zeros_like(t))
 
@@ -197,7 +197,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
             previous_solver_internal_state,
         )
         times = times[1:]
-        rows = [leaf[1:] for leaf in failure.check(self, result)]
+        rows = [leaf[1:] for leaf in assertions.check(self, result)]
         if recorder:
             times, rows = recorder.trajectory(result.record, times, rows)
         rows = [tf.cast(a, d) for a, d in zip(rows, dtypes, strict=True)]
@@ -218,7 +218,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         return TrajectoryRecorder()
 
     def _integrate_on(self, ode_fn, times, y, recorder, previous):
-        """Goes on with the step size of a previous solve, if there was one."""
+        """Starts with the step size of a previous solve, if there was one."""
         first_step_size = None
         if previous is not None:
             first_step_size = tf.where(
@@ -235,7 +235,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         )
 
     def clock(self, times, leaves):
-        """Returns `(T,)` times for the clocks of this solver."""
+        """Returns times `(T,)`, repeated for each clock of this solver."""
         if not self.per_sample_steps or times.shape.rank == 2:
             return times
         batch = tf.shape(leaves[0])[0]

@@ -2,8 +2,8 @@
 
 Times, step sizes, errors and counts are "per clock": of shape `()` in a solve
 of one clock, `(batch,)` with per-sample steps. `clock_rank` is 0 or 1. The
-state is a list of tensors, its leaves. These functions are the only place
-where the two meet; everything else is written once for both.
+state is a list of tensors, its leaves. Only these functions tell the two cases
+apart; everything else is written once for both.
 """
 
 import tensorflow as tf
@@ -32,6 +32,16 @@ def select(mask, x, y):
     return [tf.where(_align(mask, a), a, b) for a, b in zip(x, y, strict=True)]
 
 
+def zero_unless(mask, x):
+    """Takes each clock from `x` where `mask` holds, else 0."""
+    return select(mask, x, [tf.zeros_like(leaf) for leaf in x])
+
+
+def add(x, y):
+    """Adds two states."""
+    return [a + b for a, b in zip(x, y, strict=True)]
+
+
 def rms(leaves, clock_rank):
     """Root mean square over all elements of a clock, in float64.
 
@@ -51,13 +61,13 @@ def rms(leaves, clock_rank):
 
 
 def max_rms(leaves):
-    """The largest `rms` of any sample: none is diluted by its batch."""
+    """The largest `rms` of any sample, which the batch does not dilute."""
     return largest(rms(leaves, 1))
 
 
 def largest(values):
     """Returns the largest of nonnegative values, or 0 where there are none."""
-    # Not the maximum of both: XLA's of NaN alone is minus infinity.
+    # Not the maximum with 0: in XLA that of NaN alone is minus infinity.
     return tf.where(tf.size(values) > 0, tf.reduce_max(values), 0.0)
 
 
@@ -76,10 +86,10 @@ def one_row(leaves):
 
 
 def rows_of(rows, indices):
-    """Returns `rows[index]` for each of time-major `indices` with clocks."""
+    """Returns `rows[index]` for each of the time-major `indices`, per clock."""
     if indices.shape.rank == 1:
         return tf.gather(rows, indices)
-    # As `gather_nd` would, which refuses rows that are empty.
+    # What `gather_nd` would do, if it did not refuse empty rows.
     shape = tf.shape(rows)
     flat = tf.reshape(rows, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
     clock = tf.range(shape[1])
@@ -94,7 +104,7 @@ def set_rows(rows, indices, values):
     else:
         indices = _clock_indices(indices)
     if not values.shape.num_elements():
-        # TensorFlow refuses to scatter anything into what may be empty.
+        # TensorFlow refuses to scatter into a tensor that may be empty.
         count = tf.shape(values)[0] * tf.minimum(tf.size(values), 1)
         indices, values = indices[:count], values[:count]
     return tf.tensor_scatter_nd_update(rows, indices, values)

@@ -1,4 +1,4 @@
-"""The requested times that lie between steps: they cost no steps."""
+"""Dense output: the state at requested times within steps."""
 
 import typing
 
@@ -8,7 +8,7 @@ from keras_node.common import tf_internals
 from keras_node.solvers import solution, step
 from keras_node.solvers.clocks import one_row, rows_of, set_rows
 
-# The most requested times of one pass, to bound the memory that it takes.
+# The most requested times written in one pass, to bound its memory.
 _BLOCK_SIZE = 16
 
 
@@ -18,11 +18,12 @@ def has_rows_within(times):
 
 
 class Outputs(typing.NamedTuple):
-    """What a solve has written so far.
+    """The outputs that a solve has written so far.
 
-    `buffers` hold the requested rows of each leaf and of the steps' numbers,
-    time-major, not yet reached ones being 0 (or -1); their last row is for
-    clocks that have nothing to write. `next` is each clock's next row.
+    `buffers` hold the requested rows of each leaf and of the step numbers,
+    time-major; rows that are not reached yet are 0 (or -1). The last row takes
+    the writes of clocks that have nothing to write. `next` is each clock's
+    next row.
     """
 
     next: tf.Tensor
@@ -62,7 +63,7 @@ def finish(outputs, succeeded, y):
 
 
 class Span(typing.NamedTuple):
-    """An accepted step: all that its dense output needs.
+    """An accepted step, with all that its dense output needs.
 
     Clocks whose step was not accepted have `accepted` False. `number` is the
     step's number in the record of the solve.
@@ -80,9 +81,9 @@ class Span(typing.NamedTuple):
 def write(tableau, ode_fn, interval, times, span, outputs):
     """Writes every requested time that the step has reached.
 
-    One pass writes a block of rows; a step that spans no requested time makes
-    no pass, and only one that does evaluates the extra stages of the method's
-    dense output.
+    Each pass writes a block of rows. A step that spans no requested time makes
+    no pass, and does not evaluate the extra stages of the method's dense
+    output.
 
     Returns:
         `(outputs, num_evaluations)`, the latter for each clock.
@@ -158,16 +159,16 @@ def _all_increments(tableau, ode_fn, interval, span, writes):
 
 
 def block(row, stride, holds):
-    """Returns rows to treat in one pass, and in which clocks they are wanted.
+    """Returns the rows of one pass, and in which clocks they are wanted.
 
-    As many as the clock that wants most, up to a limit; under XLA, which must
-    know the size of all tensors, one.
+    There are as many as the clock with the most needs, up to a limit; one
+    under XLA, which must know the size of all tensors.
 
     Args:
         row: Integer per clock, the first row; wanted by at least one clock.
-        stride: 1 or -1, the way from it.
-        holds: Callable from time-major rows to whether they are wanted, which
-            those of a clock are up to some row.
+        stride: 1 or -1, the direction from it.
+        holds: Callable from time-major rows to whether they are wanted; each
+            clock wants all rows up to a certain one.
 
     Returns:
         Time-major `(rows, wanted)`.

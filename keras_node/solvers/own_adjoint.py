@@ -1,16 +1,17 @@
-"""A solver that is its own adjoint solver, and can be pickled."""
+"""Mixin for tfp solvers that are their own adjoint solver."""
 
 import tensorflow as tf
 
 
 class OwnAdjointSolver:
-    """What tfp's default, `lambda: self`, does not allow: copies of its own.
+    """Mixin for solvers that are their own adjoint solver in each copy.
 
-    For subclasses of `tfp.math.ode.Solver`.
+    For subclasses of `tfp.math.ode.Solver`, whose default `lambda: self` does
+    not allow that.
     """
 
     def __getstate__(self):
-        # What a schedule made variables are numbers in a copy.
+        # Tolerances that a schedule made variables are numbers in a copy.
         state = dict(self.__dict__)
         for name in ("rtol", "atol", "first_step_size"):
             if name in state:
@@ -27,10 +28,10 @@ class OwnAdjointSolver:
 
 
 def as_number(value):
-    """Returns the value of a variable as a float, and all else as it is.
+    """Returns the value of a variable as a float, anything else unchanged.
 
     Raises:
-        TypeError: If it is a tensor of a graph, which no copy can hold.
+        TypeError: If it is a tensor of a graph, which a copy cannot hold.
     """
     if isinstance(value, tf.Variable):
         return float(value.numpy())

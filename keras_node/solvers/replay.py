@@ -1,7 +1,7 @@
-"""Steps that are known beforehand, taken one after the other.
+"""Solves with known steps, open to autodiff.
 
-A fixed-step method knows them from the start; an adaptive one, once it has
-solved. Nothing here chooses or rejects, so that plain autodiff goes through.
+A fixed-step method knows its steps from the start, an adaptive one after it
+has solved. No step is chosen or rejected here, so plain autodiff works.
 """
 
 import typing
@@ -25,7 +25,7 @@ def replay(solver, ode_fn, times, steps, y, recorder=None):
     Args:
         solver: `ExplicitRungeKutta`.
         ode_fn: Callable `(t, leaves) -> leaves`.
-        times: Time-major float64 times with clocks.
+        times: Float64 `(T,)` or `(T, batch)`.
         steps: `FixedSteps` or `AdaptiveSteps`.
         y: List of leaves.
         recorder: A recorder of states (see `StepRecorder`), or `None`.
@@ -81,7 +81,7 @@ def _writer(tableau, ode_fn, interval, times, steps):
 
 
 class _EndWriter:
-    """Only the end was requested: nothing is written on the way."""
+    """Writer for a solve of which only the end is requested."""
 
     def __init__(self, steps):
         self._steps = steps
@@ -99,7 +99,7 @@ class _EndWriter:
 
 
 class _LandingWriter:
-    """Every requested time is the end of a step."""
+    """Writer for a solve in which every requested time is the end of a step."""
 
     def __init__(self, times, steps):
         self._num_times = tf.shape(times)[0]
@@ -129,7 +129,7 @@ class _LandingWriter:
 
 
 class _DenseWriter:
-    """Keeps every step, and interpolates once the solve is done."""
+    """Writer that keeps every step, and interpolates after the solve."""
 
     def __init__(self, tableau, ode_fn, interval, times, steps):
         self._tableau = tableau
@@ -140,7 +140,7 @@ class _DenseWriter:
 
     def start(self, y):
         num_arrays = 1 + len(self._tableau.c)
-        # One more than the steps, for there may be none.
+        # One more than the steps, as there may be none.
         size = self._steps.capacity() + 1
         return [[_array(leaf, size) for leaf in y] for _ in range(num_arrays)]
 

@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods: the class that their data completes."""
+"""Base class of the explicit Runge-Kutta methods."""
 
 import functools
 
@@ -16,18 +16,18 @@ class ExplicitRungeKutta(Solver):
     """Base class of the explicit Runge-Kutta methods.
 
     A method is its `ButcherTableau`: a subclass sets `tableau`. With an
-    embedded pair the step size is adapted, each step keeping the error
+    embedded pair the step size is adapted so that each step keeps the error
 
         e_i <= atol + rtol * max(|y0_i|, |y1_i|)
 
     in the root mean square over the state, unless `step_size` fixes it.
 
     Args:
-        step_size: Positive float in the units of time: steps of a fixed
-            size, each interval between requested times being divided into
-            equal steps no longer than it. `None` (default) adapts the size;
-            methods without error estimate then take one step for each
-            requested interval.
+        step_size: Positive float in the units of time: takes fixed steps, each
+            interval between requested times being divided into equal steps no
+            longer than this. `None` (default) adapts the size; methods
+            without an error estimate then take one step for each requested
+            interval.
         **kwargs: The other arguments of `Solver`.
 
     Raises:
@@ -79,7 +79,7 @@ class ExplicitRungeKutta(Solver):
         return loop.run(y, first_step_size)
 
     def choose_first_step(self, ode_fn, times, y, norm=None):
-        """Returns the automatic first step size; two evaluations."""
+        """Returns the automatic first step size; takes two evaluations."""
         clock_rank = times.shape.rank - 1
         t = times[0]
         first = step_size_control.first_step(
@@ -114,7 +114,13 @@ class ExplicitRungeKutta(Solver):
         )
 
     def _fixed_diagnostics(self, times, steps, is_finite):
-        """Returns the `Diagnostics` of fixed steps, whose end is finite."""
+        """Returns the `Diagnostics` of fixed steps.
+
+        Args:
+            times: Float64 `(T,)` or `(T, batch)`.
+            steps: `FixedSteps`.
+            is_finite: Boolean per clock, whether the last state is finite.
+        """
         ones = tf.ones_like(times[0], tf.int32)
         num_steps = tf.minimum(steps.num_steps, self.max_num_steps)
         num_evaluations = num_steps * self.evaluations_per_step()

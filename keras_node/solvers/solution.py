@@ -1,4 +1,4 @@
-"""What a solve returns: status, counts, and states."""
+"""The result of a solve: status, counts, and states."""
 
 import typing
 
@@ -23,9 +23,9 @@ class Diagnostics(
     """Counts and status of a solve, `()` or `(batch,)` with per-sample steps.
 
     Attributes:
-        num_ode_fn_evaluations: How often the dynamics was evaluated (NFE).
-        num_accepted_steps: Steps that made up the solution; -1 from a tfp
-            solver, which does not keep it.
+        num_ode_fn_evaluations: How often the dynamics were evaluated (NFE).
+        num_accepted_steps: Steps that make up the solution; -1 from tfp's
+            solvers, which do not count them.
         num_rejected_steps: Steps tried again with a smaller size; -1 as above.
         status: 0 success; -1 `max_num_steps` reached; -2 the step size fell
             below the resolution of time; -3 non-finite values.
@@ -45,11 +45,11 @@ class Diagnostics(
 
 
 class InternalState(typing.NamedTuple):
-    """Where a solve stopped, to go on from there.
+    """Where a solve stopped, to continue from there.
 
     Attributes:
         t: Float64 per clock, the time reached.
-        step_size: Positive float64 per clock, what to try next.
+        step_size: Positive float64 per clock, the step size to try next.
     """
 
     t: tf.Tensor
@@ -63,8 +63,8 @@ class Solution(typing.NamedTuple):
         states: List of leaves with a leading axis for the requested times.
         diagnostics: `Diagnostics`.
         internal: `InternalState`.
-        steps: The accepted steps, with a way to differentiate them; `None`
-            when no record was asked for.
+        steps: The accepted steps, differentiable in the times; `None` when no
+            record was asked for.
         record: What the recorder kept, or `None`.
     """
 
@@ -78,11 +78,11 @@ class Solution(typing.NamedTuple):
 def nan_unless(succeeded, leaves):
     """Returns the state, with NaN in the clocks that did not succeed.
 
-    Where nothing failed there is no NaN on the way: `enable_check_numerics`
-    looks at every operation, and an exported graph may multiply by its masks.
+    If nothing failed, no operation gives NaN: `enable_check_numerics` looks at
+    every one, and an exported graph may multiply by its masks.
     """
     zeros = [tf.zeros_like(leaf) for leaf in leaves]
-    # 0 of a success, NaN of a failure.
+    # 0 for a success, NaN for a failure.
     marks = tf.sqrt(2.0 * tf.cast(succeeded, tf.float32) - 1.0) - 1.0
     return [
         leaf + clocks.align(marks, leaf)

@@ -1,4 +1,4 @@
-"""How a solve can end: the codes, and in words what each failure means."""
+"""Status codes of a solve, and the message for each failure."""
 
 import typing
 

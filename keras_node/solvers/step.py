@@ -25,8 +25,8 @@ class Interval(typing.NamedTuple):
 def stage_times(c, t, dt, interval, dtype):
     """Returns `t + c_i * dt` for each stage, in the dtype of the state.
 
-    `t + dt` can round past the end of the interval by an ulp, so the times
-    are clamped; as rounding is no function of time, gradients pass the clamp.
+    `t + dt` can round past the end of the interval by an ulp, so the times are
+    clamped; gradients ignore the clamp, as rounding is not a function of time.
     """
     nodes = tf.reshape(tf.constant(c, tf.float64), [-1] + [1] * t.shape.rank)
     times = t + nodes * dt
@@ -38,9 +38,9 @@ def stage_times(c, t, dt, interval, dtype):
 def weighted_sum(y, increments, weights):
     """Returns `y + sum_j weights_j * increments_j`; `y` may be `None`.
 
-    Static weights keep this one multiplication for each nonzero entry, which
-    XLA fuses into one loop and TensorFlow's kernels do no slower than a
-    matrix product over stacked stages (measured).
+    As the weights are static, this is one multiplication for each nonzero
+    entry: XLA fuses them into one loop, and TensorFlow's kernels are no slower
+    than a matrix product over stacked stages (measured).
     """
     terms = [
         (increment, weight)
@@ -89,7 +89,7 @@ def runge_kutta_step(tableau, ode_fn, interval, t, dt, y, f):
 
 
 def dense_increments(tableau, ode_fn, interval, t, dt, y, increments):
-    """Returns `dt * k_j` of all stages, those for dense output added."""
+    """Returns `dt * k_j` of all stages, including those for dense output."""
     times = stage_times(
         tableau.c[tableau.num_stages :], t, dt, interval, y[0].dtype
     )
@@ -104,8 +104,8 @@ def dense_weights(tableau, theta):
     """Evaluates the polynomials `b_j(theta)` of dense output.
 
     Returns:
-        List with float64 per clock for each stage, or `None` for those without
-        a part in it.
+        List with float64 per clock for each stage, or `None` for stages that
+        do not contribute.
     """
     degree = len(tableau.b_dense[0])
     powers = [theta]
@@ -121,7 +121,7 @@ def dense_weights(tableau, theta):
 def interpolate(y, increments, weights):
     """Returns `y + sum_j weights_j * increments_j` for weights per clock.
 
-    Weights may be of many times, `y` and the increments having one row.
+    Weights may be for many times, if `y` and the increments have one row.
     """
     sums = []
     for i, leaf in enumerate(y):

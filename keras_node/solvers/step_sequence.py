@@ -1,8 +1,8 @@
 """The steps of a solve, as differentiable functions of the requested times.
 
-A step size controller is no part of the function that a network learns, so
-gradients do not flow through it: each step keeps its fractions of the interval
-that it divides, and moves with the ends of that interval.
+The step size controller is not part of the function that a network learns, so
+gradients do not flow through it: each step keeps its relative position in the
+interval that it divides, and moves with the ends of that interval.
 """
 
 import typing
@@ -14,12 +14,12 @@ from keras_node.solvers import clocks
 
 
 class AdaptiveSteps(typing.NamedTuple):
-    """Steps that a controller chose, recorded; they divide the whole solve.
+    """Recorded steps of a step size controller, which divide the whole solve.
 
     Attributes:
         num_steps: Integer scalar.
         t: `TensorArray` of float64 per clock, where each step starts.
-        dt: The same of its signed size; 0 in clocks that did not advance.
+        dt: The same for its signed size; 0 in clocks that did not advance.
         output_steps: Integer per clock for each requested time: the step that
             reached it, or -1; `None` if only the end was requested.
     """
@@ -37,7 +37,7 @@ class AdaptiveSteps(typing.NamedTuple):
         return _move(self.t.read(n), self.dt.read(n), times)
 
     def at_each(self, numbers, times):
-        """Returns `(t, dt)` of time-major step numbers with clocks."""
+        """Returns `(t, dt)` of the steps with time-major numbers, per clock."""
         t, dt = [
             clocks.rows_of(array.stack(), numbers)
             for array in (self.t, self.dt)
@@ -47,8 +47,8 @@ class AdaptiveSteps(typing.NamedTuple):
     def frozen(self):
         """Returns the same steps, cut off from the solve that chose them.
 
-        Autodiff would follow the arrays back into that solve, to multiply
-        what may not be finite there by zeros.
+        Autodiff would follow the arrays back into that solve, and multiply
+        values there, which may not be finite, by zeros.
         """
         t, dt = [
             array.unstack(tf.stop_gradient(array.stack()))
@@ -57,18 +57,18 @@ class AdaptiveSteps(typing.NamedTuple):
         return self._replace(t=t, dt=dt)
 
     def capacity(self):
-        """Returns the size of an array that holds something of each step.
+        """Returns the size of an array with an entry for each step.
 
-        XLA must know it before the solve: the most steps there can be.
+        XLA must know it before the solve, so it gets the largest possible.
         """
         return self.t.size() if tf_internals.in_xla() else self.num_steps
 
 
 def _move(t, dt, times):
-    """Lets a step move with the interval; the values stay as they are."""
+    """Makes a step move with the interval in gradients; values stay."""
     length = times[-1] - times[0]
     fixed_start = tf.stop_gradient(times[0])
-    # A clock may have nowhere to go, and then has no steps to move.
+    # A clock with an interval of length 0 has no steps to move.
     stretch = tf.math.divide_no_nan(length, tf.stop_gradient(length))
     moved = times[0] + (t - fixed_start) * stretch
     stretched = dt * stretch
@@ -83,9 +83,9 @@ class FixedSteps(typing.NamedTuple):
 
     Attributes:
         num_steps: Integer scalar.
-        ends: `(T - 1,)` integers, steps taken when an interval is done.
-        counts: `(T - 1,)` integers, steps in each interval; none in one of
-            no length.
+        ends: `(T - 1,)` integers, steps taken by the end of each interval.
+        counts: `(T - 1,)` integers, steps in each interval; 0 in one of
+            length 0.
     """
 
     num_steps: tf.Tensor
@@ -100,13 +100,13 @@ class FixedSteps(typing.NamedTuple):
         """Divides each interval into steps no longer than `step_size`.
 
         Args:
-            times: Time-major float64 times, with clocks.
+            times: Float64 `(T,)` or `(T, batch)`.
             step_size: Positive float, or `None` for one step each.
         """
         lengths = tf.abs(times[1:] - times[:-1])
-        lane_axes = list(range(1, lengths.shape.rank))
-        # Without clocks there is no longest one, and no step.
-        lengths = tf.maximum(tf.reduce_max(lengths, axis=lane_axes), 0.0)
+        clock_axes = list(range(1, lengths.shape.rank))
+        # An empty batch has no longest interval, and takes no step.
+        lengths = tf.maximum(tf.reduce_max(lengths, axis=clock_axes), 0.0)
         if step_size is None:
             steps = tf.sign(lengths)
         else:
@@ -124,7 +124,7 @@ class FixedSteps(typing.NamedTuple):
 
     def at(self, n, times):
         """Returns `(t, dt)` of step `n`, differentiable in `times`."""
-        # Without any step there is a first one all the same, of no length.
+        # Without any steps there is still a first one, of length 0.
         i = tf.minimum(self.interval(n), tf.shape(self.ends)[0] - 1)
         left, right = tf.gather(times, i), tf.gather(times, i + 1)
         count = tf.gather(self.counts, i)
@@ -135,7 +135,7 @@ class FixedSteps(typing.NamedTuple):
     def sources(self):
         """Returns, for each requested time, the row of the first equal one.
 
-        An interval of no length has no step to land at its end.
+        An interval of length 0 has no step to land at its end.
         """
         first = tf.searchsorted(self.ends, self.ends) + 1
         rows = tf.where(self.ends > 0, first, 0)
@@ -144,7 +144,7 @@ class FixedSteps(typing.NamedTuple):
     def landing(self, n):
         """Returns the row of the requested time at the end of step `n`.
 
-        Where there is none, the number of requested times: one past the last.
+        If there is none, the number of requested times: one past the last row.
         """
         i = self.interval(n)
         lands = tf.equal(tf.gather(self.ends, i), n + 1)
@@ -152,10 +152,10 @@ class FixedSteps(typing.NamedTuple):
 
 
 class StepRecorder:
-    """Keeps the times and sizes of the accepted steps, and no state.
+    """Keeps the times and sizes of the accepted steps, but no states.
 
-    A recorder's `start` makes the value that a solve carries along, `record`
-    adds a step to it, and `steps` reads the steps out of it.
+    A recorder's `start` makes the record that a solve carries along, `record`
+    adds a step to it, and `steps` returns the steps in it.
     """
 
     class Record(typing.NamedTuple):
@@ -179,7 +179,7 @@ class StepRecorder:
             )
             for _ in range(2)
         ]
-        # A solve without steps must tell the clocks of an array, too.
+        # One entry gives the array the shape of clocks, even without steps.
         return StepRecorder.Record(
             num_steps=tf.constant(0),
             t=t_array.write(0, t),

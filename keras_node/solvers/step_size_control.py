@@ -1,4 +1,4 @@
-"""Step size control: the first step, and each next one from the last error."""
+"""Step size control: the first step size, and the next from each error."""
 
 import typing
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_node.solvers import clocks, step
 
-# After a trial step that is not finite nothing is known of the error: cut hard.
+# After a trial step that is not finite the error is unknown: cut hard.
 _NON_FINITE_FACTOR = 0.1
 
 # Weight of the previous error: Hairer's `beta` times the order. His 0.2 takes
@@ -25,13 +25,14 @@ _LEAST_EPSILONS = 4.0
 # first rate and over the whole interval, is at rest.
 _AT_REST = 1e-5
 
-# The longest step from rest, in units of the time in which the dynamics answer
-# a nudge. On the negative axis the pairs are stable up to 2.5 (Bosh3) or more.
+# The longest step from rest, in units of the time in which the dynamics respond
+# to a perturbation. On the negative real axis the pairs are stable up to 2.5
+# (Bosh3) or more.
 _STABLE = 2.0
 
 
 class FirstStep(typing.NamedTuple):
-    """How to begin; positive float64 per clock.
+    """The first step size, and a bound; positive float64 per clock.
 
     Attributes:
         size: The first step size.
@@ -43,7 +44,7 @@ class FirstStep(typing.NamedTuple):
 
 
 def error_scale(rtol, atol, y0, y1):
-    """Returns the error that a step may make, element by element."""
+    """Returns the error that a step may make, elementwise."""
     return [
         _as(a.dtype, atol)
         + _at_least_rounding(a.dtype, rtol) * tf.maximum(tf.abs(a), tf.abs(b))
@@ -52,7 +53,7 @@ def error_scale(rtol, atol, y0, y1):
 
 
 def _as(dtype, tolerance):
-    # A cast takes Python's floats for float32.
+    # `tf.cast` would read Python floats as float32.
     is_variable = isinstance(tolerance, tf.Variable)
     return tf.cast(tolerance, dtype) if is_variable else tolerance
 
@@ -65,7 +66,7 @@ def _at_least_rounding(dtype, rtol):
 
 
 def error_ratio(tableau, increments, scale, norm):
-    """Returns the error of a step over the error allowed, in each clock.
+    """Returns the error of a step over the error allowed, per clock.
 
     With a second estimate (DOP853), the first is damped where the second is
     small: `|e5|**2 / sqrt(|e5|**2 + 0.01 |e3|**2)` (Hairer, Nørsett & Wanner,
@@ -93,17 +94,17 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
 
     The book aims at 0.01 of the error allowed; this aims at all of it, since
     the error constants of these methods are below 0.01 already. The book's
-    derivatives have units of time; here that unit is the whole interval, so
-    that it does not matter which one `times` are in.
+    derivatives depend on the unit of time; here that unit is the whole
+    interval, so that the unit of `times` does not matter.
 
     At rest there is no error, and steps would grow beyond the stability of the
     method: harmless to the state, but not to its gradient, which is a product
     of the steps' derivatives. There the evaluation is spent on the state
-    nudged by the error allowed; the rate of the answer bounds the steps for
+    perturbed by the error allowed; the rate of the response bounds the steps
     as long as they make no error.
 
     Returns:
-        `FirstStep`; one evaluation.
+        `FirstStep`; takes one evaluation.
     """
     scale = error_scale(solver.rtol, solver.atol, y, y)
 
@@ -119,11 +120,13 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
     size = norm(scale)
     elapsed = tf.sign(end - t) * h0
     change = clocks.select(
-        is_at_rest, _nudge(size, scale, t.shape.rank), clocks.scale(elapsed, f)
+        is_at_rest,
+        _perturbation(size, scale, t.shape.rank),
+        clocks.scale(elapsed, f),
     )
     # The sum may round past the end.
     t1 = tf.where(h0 < length, t + elapsed, end)
-    # Time alone may wake what is at rest.
+    # At rest, only the perturbation may change the dynamics, not time.
     t1 = tf.where(is_at_rest, t, t1)
     slope = ode_fn(
         tf.cast(t1, y[0].dtype), [a + b for a, b in zip(y, change, strict=True)]
@@ -131,14 +134,14 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
     difference = [a - b for a, b in zip(slope, f, strict=True)]
     d2 = tf.math.divide_no_nan(scaled_norm(difference), h0)
     steepest = tf.maximum(d1 * length, d2 * length**2)
-    # Of a straight line the other bounds know enough.
+    # For a straight line the other bounds suffice.
     steepest = tf.maximum(steepest, 1e-15)
     h1 = length * steepest ** (-1.0 / solver.tableau.order)
     h = tf.minimum(tf.minimum(100.0 * h0, h1), length)
     # An Euler step that overflows says only that the steps must be small.
     h = tf.where(tf.math.is_finite(h), h, _NON_FINITE_FACTOR * h0)
-    # Of one size in all elements: measured by the error allowed, an element
-    # that is small answers to a large one as if it were fast.
+    # The perturbation has one size in all elements: measured by the error
+    # allowed, a small element would respond to a large one as if it were fast.
     rate = norm(difference) / size
     is_bounded = is_at_rest & tf.math.is_finite(rate) & (rate > 0.0)
     longest = tf.where(
@@ -147,12 +150,12 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
     return FirstStep(tf.minimum(h, longest), longest)
 
 
-def _nudge(size, leaves, clock_rank):
+def _perturbation(size, leaves, clock_rank):
     """Returns `size` with signs that alternate along each axis of a clock.
 
-    Diffusion does not answer a nudge that is the same everywhere.
+    Diffusion does not respond to a perturbation that is the same everywhere.
     """
-    nudges = []
+    perturbations = []
     for leaf in leaves:
         parity = 0
         for axis in range(clock_rank, leaf.shape.rank):
@@ -160,12 +163,14 @@ def _nudge(size, leaves, clock_rank):
             after = [1] * (leaf.shape.rank - axis - 1)
             parity += tf.reshape(index, [-1, *after])
         sign = tf.cast(1 - 2 * (parity % 2), leaf.dtype)
-        nudges.append(clocks.align(size, leaf) * sign * tf.ones_like(leaf))
-    return nudges
+        perturbations.append(
+            clocks.align(size, leaf) * sign * tf.ones_like(leaf)
+        )
+    return perturbations
 
 
 def step_size_factor(ratio, previous_ratio, solver):
-    """PI control (Hairer & Wanner, IV.2): by what to multiply the step size.
+    """PI control (Hairer & Wanner, IV.2): the factor for the step size.
 
     `factor = safety * ratio**-alpha * previous_ratio**beta`, with
     `beta = 0.1 / order` and Hairer's `alpha = 1 / order - 0.75 * beta`.
@@ -173,8 +178,8 @@ def step_size_factor(ratio, previous_ratio, solver):
     Args:
         ratio: Float64 per clock, the error over the error allowed; not finite
             where the trial step was not.
-        previous_ratio: The same of the last accepted step.
-        solver: Where the safety factor and the limits stand.
+        previous_ratio: The same for the last accepted step.
+        solver: Has the safety factor, the limits and the order.
     """
     beta = _PREVIOUS / solver.tableau.order
     alpha = 1.0 / solver.tableau.order - 0.75 * beta

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-# Double precision sums of a few coefficients of size up to 1e3 (DOP853).
+# For sums of a few coefficients of size up to 1e3 (DOP853), in float64.
 _TOLERANCE = 1e-12
 
 
@@ -40,7 +40,7 @@ class ButcherTableau:
         b_error_damping: Tuple of floats, weights of a second, low order error
             estimate that corrects the first one (DOP853's). Default `None`.
         b_dense: Tuple of tuples of floats, polynomial coefficients of dense
-            output, one row for each of all stages. Default `None`.
+            output, one row for every stage. Default `None`.
         dense_order: Integer, order of dense output.
 
     Raises:

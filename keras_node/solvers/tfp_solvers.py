@@ -1,4 +1,4 @@
-"""The solvers of TensorFlow Probability, under this package's contract."""
+"""TensorFlow Probability's solvers, with the interface of this package."""
 
 import keras
 import numpy as np
@@ -15,10 +15,10 @@ _ARGUMENTS = ("rtol", "atol", "first_step_size", "max_num_steps", "on_failure")
 
 
 class TfpSolver(tfp.math.ode.Solver):
-    """A solver of tfp that integrates as this package's `Solver` does.
+    """A tfp solver that integrates as this package's `Solver` does.
 
-    tfp's want increasing times and keep them in the dtype of the state: they
-    get the time since the start, in the direction of the solve.
+    tfp's solvers need increasing times and keep them in the dtype of the
+    state: they get the time since the start, in the direction of the solve.
     """
 
     can_replay = False
@@ -27,10 +27,10 @@ class TfpSolver(tfp.math.ode.Solver):
     def integrate(self, ode_fn, times, y, **unused):
         """Solves for flat state, as `Solver.integrate`; step counts are -1.
 
-        Records no steps, and controls the error in its own norm.
+        Records no steps, and controls the error in tfp's norm.
         """
-        if isinstance(self._of_tfp, tfp.math.ode.BDF):
-            _require_static_shapes(self._of_tfp, y)
+        if isinstance(self._tfp_solver, tfp.math.ode.BDF):
+            _require_static_shapes(self._tfp_solver, y)
         direction = tf.sign(times[-1] - times[0])
 
         def elapsed_ode_fn(elapsed, state):
@@ -39,7 +39,7 @@ class TfpSolver(tfp.math.ode.Solver):
             slopes = ode_fn(tf.cast(t, y[0].dtype), list(state))
             return tuple(clocks.scale(direction, slopes))
 
-        # Dynamics that start out NaN would cost every step that is allowed.
+        # Dynamics that are NaN at the start would use up all steps allowed.
         first = ode_fn(tf.cast(times[0], y[0].dtype), y)
         starts = clocks.are_finite([*first, *y], 0)
 
@@ -48,7 +48,7 @@ class TfpSolver(tfp.math.ode.Solver):
             zeros = [tf.zeros_like(slope) for slope in slopes]
             return tuple(clocks.select(starts, slopes, zeros))
 
-        results = self._of_tfp.solve(
+        results = self._tfp_solver.solve(
             guarded_ode_fn,
             initial_time=tf.zeros([], tf.float64),
             initial_state=tuple(y),
@@ -57,12 +57,12 @@ class TfpSolver(tfp.math.ode.Solver):
         return _as_solution(self, times, y, starts, results)
 
     @property
-    def _of_tfp(self):
+    def _tfp_solver(self):
         return self
 
 
 class ForeignSolver(TfpSolver):
-    """Any other `tfp.math.ode.Solver`, as `solvers.get` hands it on.
+    """Any other `tfp.math.ode.Solver`, as wrapped by `solvers.get`.
 
     Args:
         solver: `tfp.math.ode.Solver`.
@@ -82,7 +82,7 @@ class ForeignSolver(TfpSolver):
         return self.solver.solve(*args, **kwargs)
 
     @property
-    def _of_tfp(self):
+    def _tfp_solver(self):
         return self.solver
 
     def _solve(self, *args, **kwargs):
@@ -99,7 +99,7 @@ class DormandPrince(
     """`tfp.math.ode.DormandPrince`, guarded so that every solve ends.
 
     A step that is not finite or no longer moves the clock makes the rest of
-    the solve NaN; so do more than `max_num_steps` steps. tfp's own loops
+    the solve NaN; so do more than `max_num_steps` steps. tfp's solver loops
     forever on the former. Its error norm, its fixed first step and its
     evaluations beyond the last time are kept: `Dopri5` is the better choice.
 
@@ -131,7 +131,7 @@ class DormandPrince(
         if first_step_size is None:
             first_step_size = 1e-3
         first_step_size = as_step_size(first_step_size)
-        # Without `max_num_steps`: tfp's is an assertion, which XLA drops.
+        # Without tfp's `max_num_steps`: it is an assertion, which XLA drops.
         super().__init__(
             rtol=rtol, atol=atol, first_step_size=first_step_size, **kwargs
         )
@@ -151,7 +151,7 @@ class DormandPrince(
         after, diagnostics = super()._step(
             solver_state, diagnostics, *args, **kwargs
         )
-        # The smallest step that still moves the clock bounds what is stuck.
+        # A step that is too small to move the clock is stuck.
         is_stuck = tf.equal(before + after.step_size, before)
         is_lost = ~tf.math.is_finite(after.step_size)
         is_over = diagnostics.num_ode_fn_evaluations >= self.max_num_evaluations
@@ -220,9 +220,9 @@ class BDF(OwnAdjointSolver, Configurable, TfpSolver, tfp.math.ode.BDF):
 
 
 def _without_rounding(t, times, dtype):
-    """Returns the last time for one that is past it by rounding alone.
+    """Returns the last time if `t` is past it by rounding alone, else `t`.
 
-    What tfp evaluates well beyond it stays: to move that would put a kink
+    Times that tfp evaluates well beyond it stay: moving them would put a kink
     into the dynamics within its last step.
     """
     past = tf.sign(times[-1] - times[0]) * (t - times[-1])
@@ -232,7 +232,7 @@ def _without_rounding(t, times, dtype):
 
 
 def _require_static_shapes(solver, y):
-    """Raises for what tfp's BDF cannot trace: its Jacobian's size is static."""
+    """Raises for unknown shapes: tfp's BDF needs a Jacobian of static size."""
     if not all(leaf.shape.is_fully_defined() for leaf in y):
         raise ValueError(
             "tfp's BDF needs a state of known shape, the batch included. Use "
@@ -278,9 +278,12 @@ def _as_solution(solver, times, y, starts, results):
 
 
 def _nan_after_failure(rows, status, times, results):
-    """BDF writes where it failed as if it were the requested time."""
+    """Makes rows NaN from the first failure on.
+
+    BDF writes the state where it failed as if that were the requested time.
+    """
     elapsed = tf.abs(times[1:] - times[0])
-    # It leaves the rows behind, their times too, at 0.
+    # It leaves later rows at 0, and their times, too.
     written = tf.cast(results.times, tf.float64) >= 0.5 * elapsed
     row = tf.range(tf.shape(written)[0])
     num_written = tf.reduce_sum(tf.cast(written, tf.int32))

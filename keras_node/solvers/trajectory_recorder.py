@@ -1,4 +1,4 @@
-"""A record of every accepted step, for `ChosenBySolver`."""
+"""Recorder of every accepted step, for `ChosenBySolver`."""
 
 import typing
 

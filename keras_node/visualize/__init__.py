@@ -1,7 +1,7 @@
 """Pictures of vector fields, trajectories, densities and costs.
 
 Needs matplotlib: `pip install matplotlib`. Each function draws into the `Axes`
-that it is given, or into a new figure of pyplot, and returns the `Axes`.
+passed to it, or into a new pyplot figure, and returns the `Axes`.
 """
 
 from keras_node.visualize.curves import nfe_history, work_precision

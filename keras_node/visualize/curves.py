@@ -1,4 +1,4 @@
-"""What training and accuracy cost, in function evaluations."""
+"""Plots of function evaluations: in training, and against the error."""
 
 import math
 
@@ -32,7 +32,7 @@ def nfe_history(history, ax=None):
             `nfe_backward`.
 
     Example:
-    >>> ax = nfe_history(
+    >>> ax = keras_node.visualize.nfe_history(
     ...     {"loss": [1.0, 0.5], "ode_layer_nfe": [14.0, 20.0]}
     ... )
     """
@@ -43,7 +43,7 @@ def nfe_history(history, ax=None):
             f"Received: history={history!r} of type {type(history).__name__}"
         )
     curves = {name: _curve(name) for name in logs if _curve(name)}
-    # Validation goes nowhere backwards: Keras shows zeros.
+    # Validation has no backward pass: Keras shows zeros.
     curves = {name: curve for name, curve in curves.items() if any(logs[name])}
     if not curves:
         raise ValueError(
@@ -122,9 +122,9 @@ def work_precision(report, quantity="error", ax=None):
 
 
 def _curve(name):
-    """Returns layer, kind of line and whether it is of validation.
+    """Returns the layer, the line style, and whether it is of validation.
 
-    `None` if it is no number of function evaluations.
+    Returns `None` if it is not a number of function evaluations.
     """
     key = name.removeprefix("val_")
     for suffix, line in _SUFFIXES.items():
@@ -134,7 +134,7 @@ def _curve(name):
 
 
 def _points(rows, quantity):
-    """Returns evaluations and errors, by evaluations."""
+    """Returns evaluations and errors, sorted by evaluations."""
     points = sorted(
         (row.nfe, getattr(row, quantity))
         for row in rows

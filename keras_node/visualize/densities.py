@@ -1,4 +1,4 @@
-"""Densities in the plane, on their way from the base to the data."""
+"""Plots of densities in the plane, at times between base and data."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,9 +8,6 @@ from keras_node.flows.bijector_kwargs import call_options
 from keras_node.flows.cnf_bijector import CNFBijector
 from keras_node.flows.normalizing_flow import NormalizingFlow
 from keras_node.visualize import style
-
-# `tfd.TransformedDistribution(...)` makes objects of its base class.
-_TRANSFORMED = tfp.distributions.TransformedDistribution.__bases__[0]
 
 
 def density(
@@ -22,12 +19,12 @@ def density(
     condition=None,
     ax=None,
 ):
-    """Draws the density of a flow in the plane, at a time of its way.
+    """Draws the density of a flow in the plane, at one of its times.
 
     Args:
         flow: `NormalizingFlow` of two numbers, or a
-            `tfd.TransformedDistribution`. For a `time`, its bijector is a
-            `CNFBijector`.
+            `tfd.TransformedDistribution`. With a `time`, its bijector must be
+            a `CNFBijector`.
         time: Float between the times of the `CNFBijector`; at the first, the
             density is that of the base. Default `None`, that of the flow.
         x_limits: Tuple of two floats. Default `(-4.0, 4.0)`.
@@ -41,14 +38,14 @@ def density(
 
     Raises:
         TypeError: If `flow` is none of these.
-        ValueError: If it is not of two numbers, or `time` is none of its.
+        ValueError: If it is not of two numbers, or has no such `time`.
 
     Example:
     >>> flow = tfp.distributions.TransformedDistribution(
     ...     tfp.distributions.MultivariateNormalDiag(tf.zeros(2)),
     ...     keras_node.CNFBijector(lambda t, y: y),
     ... )
-    >>> ax = density(flow, time=0.5)
+    >>> ax = keras_node.visualize.density(flow, time=0.5)
     """
     limits = x_limits, y_limits
     values = _values(flow, time, *limits, num, condition)
@@ -67,10 +64,10 @@ def densities(
 ):
     """Draws the density of a flow at several times, side by side.
 
-    All share one scale of colours.
+    All share one colour scale.
 
     Args:
-        flow: As of `density`.
+        flow: As in `density`.
         times: List of floats, as `time` there.
         x_limits: As there.
         y_limits: As there.
@@ -96,9 +93,9 @@ def densities(
 
 def _values(flow, time, x_limits, y_limits, num, condition):
     """Returns the density at the centres of cells, `(num, num)`, y first."""
-    base, bijector = _parts(flow)
+    base, bijector = _base_and_bijector(flow)
     if time is not None:
-        bijector = _until(bijector, time)
+        bijector = _bijector_until(bijector, time)
     _, _, points = style.grid(x_limits, y_limits, num)
     points = tf.constant(points, base.dtype)
     if bijector is None:
@@ -111,11 +108,13 @@ def _values(flow, time, x_limits, y_limits, num, condition):
     return np.exp(log_prob).reshape(num, num)
 
 
-def _parts(flow):
+def _base_and_bijector(flow):
     """Returns the base and the bijector of a flow."""
     is_flow = isinstance(flow, NormalizingFlow)
     distribution = flow.distribution if is_flow else flow
-    if not isinstance(distribution, _TRANSFORMED):
+    is_distribution = isinstance(distribution, tfp.distributions.Distribution)
+    # `tfd.TransformedDistribution(...)` makes objects of a private class.
+    if not is_distribution or not hasattr(distribution, "bijector"):
         raise TypeError(
             "`flow` must be a `NormalizingFlow` or a "
             "`tfd.TransformedDistribution`. "
@@ -130,8 +129,8 @@ def _parts(flow):
     return distribution.distribution, distribution.bijector
 
 
-def _until(bijector, time):
-    """Returns the way to a time, `None` at the start."""
+def _bijector_until(bijector, time):
+    """Returns the bijector from the start to a time, `None` at the start."""
     _check_time(bijector, time)
     start = bijector.times[0]
     if time == start:
@@ -148,7 +147,7 @@ def _check_time(bijector, time):
     if not isinstance(bijector, CNFBijector):
         raise ValueError(
             "A `time` needs a flow whose bijector is a `CNFBijector`; others "
-            "have no time between. "
+            "have no times in between. "
             f"Received: time={time}, bijector={bijector!r}"
         )
     first, last = bijector.times[0], bijector.times[-1]

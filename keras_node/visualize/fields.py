@@ -1,4 +1,4 @@
-"""Vector fields in the plane, and what follows them."""
+"""Plots of vector fields in the plane, and of trajectories."""
 
 import keras
 import numpy as np
@@ -30,13 +30,13 @@ def phase_portrait(
     """Draws the vector field of dynamics in the plane, and trajectories.
 
     Args:
-        dynamics: As of `ODELayer`, of a state `(batch, 2)`; or an `ODELayer`,
+        dynamics: As in `ODELayer`, for a state `(batch, 2)`; or an `ODELayer`,
             `CNFBijector` or `LatentODE`, for its dynamics. Keras layers that
-            are not built are built by this.
+            are not built yet are built.
         x_limits: Tuple of two floats, of the first number of the state.
             Default `(-2.0, 2.0)`.
         y_limits: Tuple of two floats, of the second. Default `(-2.0, 2.0)`.
-        time: Float, when to show the field. Default 0.0.
+        time: Float, the time of the field. Default 0.0.
         initial_states: Float array `(n, 2)`, where trajectories begin, marked
             with dots; or `None` (default) for none.
         times: Tuple of two floats, when trajectories begin and end. Default
@@ -45,19 +45,19 @@ def phase_portrait(
             Default `"tsit5"`.
         kind: `"stream"` (default) for lines along the field, `"quiver"` for
             arrows whose lengths are speeds.
-        num: Positive integer, points of the field along each side.
+        num: Positive integer, points of the field along each side. Default 25.
         ax: `matplotlib.axes.Axes`, or `None` (default) for a new figure.
 
     Returns:
         The `Axes`.
 
     Raises:
-        ValueError: If the dynamics are not those of two numbers, trajectories
-            have no times, or an argument is out of its range.
+        ValueError: If the state is not of two numbers, trajectories have no
+            times, or an argument is out of its range.
         TypeError: If `dynamics` is not callable.
 
     Example:
-    >>> ax = phase_portrait(
+    >>> ax = keras_node.visualize.phase_portrait(
     ...     lambda t, y: tf.stack([y[:, 1], -tf.sin(y[:, 0])], axis=1),
     ...     initial_states=[[1.0, 0.0]],
     ...     times=(0.0, 6.0),
@@ -97,11 +97,10 @@ def trajectories(times, states, plane=False, labels=None, ax=None):
     plane, each sample is a line that begins with a dot.
 
     Args:
-        times: Float array `(T,)`, or `(T, batch)`, as of what `odeint`
-            returns.
+        times: Float array `(T,)` or `(T, batch)`, as `odeint` returns it.
         states: Float array `(T, batch, features)` or `(T, features)`,
-            time-major as there. The batch-major sequences of an `ODELayer`
-            are `keras.ops.swapaxes(outputs, 0, 1)`.
+            time-major as `odeint` returns it. For the batch-major sequences of
+            an `ODELayer`, pass `keras.ops.swapaxes(outputs, 0, 1)`.
         plane: Boolean, whether to draw the second of two features against the
             first. Default `False`.
         labels: List of strings, the names of the features. Default `None`,
@@ -118,7 +117,7 @@ def trajectories(times, states, plane=False, labels=None, ax=None):
     >>> results = keras_node.odeint(
     ...     lambda t, y: -y, tf.ones([1, 2]), tf.linspace(0.0, 3.0, 50)
     ... )
-    >>> ax = trajectories(results.times, results.states)
+    >>> ax = keras_node.visualize.trajectories(results.times, results.states)
     """
     times, states = np.asarray(times), np.asarray(states)
     states = states[:, None] if states.ndim == 2 else states
@@ -149,9 +148,9 @@ def _slopes(ode_fn, time, points):
     """Returns the field at points, `(n, 2)`.
 
     Raises:
-        ValueError: If it is not one of two numbers.
+        ValueError: If the state or the derivative is not of two numbers.
     """
-    hint = "`dynamics` must be those of a state of shape (batch, 2)."
+    hint = "`dynamics` must take a state of shape (batch, 2)."
     try:
         slopes = np.asarray(ode_fn(tf.constant(time, points.dtype), points))
     except (ValueError, tf.errors.InvalidArgumentError) as error:
@@ -179,8 +178,8 @@ def _initial_states(initial_states, dtype):
 def _draw_solution(ax, ode_fn, initial_states, times, solver):
     if times is None:
         raise ValueError(
-            "Trajectories from `initial_states` need `times`, when they begin "
-            "and end, such as times=(0.0, 1.0). Received: times=None"
+            "Trajectories from `initial_states` need `times`, their start and "
+            "end, such as times=(0.0, 1.0). Received: times=None"
         )
     grid = np.linspace(times[0], times[-1], _NUM_TIMES)
     _draw_in_plane(ax, odeint(ode_fn, initial_states, grid, solver).states)

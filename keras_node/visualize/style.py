@@ -1,4 +1,4 @@
-"""What all pictures have in common."""
+"""Axes, colours and grids for all plots."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ except ImportError as error:
         f"imported. Install it: `pip install matplotlib`. Received: {error}"
     ) from error
 
-# Okabe and Ito's, which the colour-blind can tell apart.
+# Okabe and Ito's palette, which the colour-blind can tell apart.
 COLORS = (
     "#0072B2",
     "#D55E00",
@@ -23,7 +23,7 @@ COLORS = (
 
 
 def axes(ax, **size):
-    """Returns `ax`, or that of a new figure for `None`.
+    """Returns `ax`, or the `Axes` of a new figure for `None`.
 
     Args:
         ax: `matplotlib.axes.Axes` or `None`.
@@ -39,7 +39,7 @@ def new_axes(count, **size):
 
 
 def color(i):
-    """Returns the colour of the `i`-th of several things."""
+    """Returns the `i`-th colour, from the start again after the last."""
     return COLORS[i % len(COLORS)]
 
 

@@ -11,7 +11,7 @@ from keras_node.solvers import clocks, dense_output, step
 
 
 class _Carry(typing.NamedTuple):
-    """What the reversal of one step hands to that of the step before."""
+    """The loop state, passed from each step to the one before."""
 
     n: tf.Tensor
     y_bar: list
@@ -39,7 +39,7 @@ class Reversal:
         has_rows = dense_output.has_rows_within(self._times)
         self._is_landing = has_rows and self._steps.lands_on_outputs
         if self._is_landing:
-            # What no step landed on is a copy of what one did.
+            # A row that no step landed on is a copy of one that a step did.
             self._cotangents = [
                 tf.math.unsorted_segment_sum(
                     cotangent, self._steps.sources(), tf.shape(self._times)[0]
@@ -55,7 +55,7 @@ class Reversal:
             lambda carry: carry.n >= 0,
             lambda carry: (self._reverse_step(carry),),
             (carry,),
-            # More would keep several steps' activations alive at once.
+            # More than 1 would keep the activations of several steps alive.
             parallel_iterations=1,
             maximum_iterations=self._solver.max_num_steps,
         )[0]
@@ -67,12 +67,10 @@ class Reversal:
         return Gradients(y_bar, times_bar, source_bars, carry.num_evaluations)
 
     def _start(self):
-        # What a failed solve returned is NaN, and depends on nothing.
+        # The result of a failed solve is NaN, and depends on nothing.
         succeeded = tf.equal(self._status, 0)
         end = [cotangent[-1] for cotangent in self._cotangents]
-        y_bar = clocks.select(
-            succeeded, end, [tf.zeros_like(leaf) for leaf in end]
-        )
+        y_bar = clocks.zero_unless(succeeded, end)
         num_steps = tf.minimum(
             self._steps.num_steps, self._solver.max_num_steps
         )
@@ -136,13 +134,13 @@ class Reversal:
         )
         return _Carry(
             n=carry.n - 1,
-            y_bar=_add(y_bar, seeds),
+            y_bar=clocks.add(y_bar, seeds),
             f_bar=f_bar,
             row=row,
             times_bar=times_bar + times_step_bar
             if self._problem.times_vary
             else (),
-            source_bars=_add(carry.source_bars, dense(source_bars)),
+            source_bars=clocks.add(carry.source_bars, dense(source_bars)),
             store=store,
             num_evaluations=carry.num_evaluations
             + num_repeated
@@ -152,7 +150,7 @@ class Reversal:
     def _restore(self, store, n):
         """Returns `(store, y, f, num_evaluations)` at the start of step `n`.
 
-        From the nearest state that was kept, leaving others on the way.
+        Starts from the nearest kept state, and keeps others on the way.
         """
         start, leaves = checkpoint_store.nearest(store, n)
 
@@ -197,7 +195,7 @@ class Reversal:
         if not self._is_landing:
             return carry.y_bar
         row = self._steps.landing(carry.n)
-        # The last time's is there already; elsewhere there is none to add.
+        # The last one is in `y_bar` already; other steps may have none.
         last = tf.shape(self._times)[0] - 1
         lands = row < last
         row = tf.minimum(row, last)
@@ -209,7 +207,7 @@ class Reversal:
         ]
 
     def _interpolation_bars(self, carry, y, increments):
-        """Pulls back the requested times that lie within the step."""
+        """Pulls back the outputs at requested times within the step."""
         zeros = [tf.zeros_like(leaf) for leaf in y]
 
         def lies_within(rows):
@@ -226,9 +224,9 @@ class Reversal:
             return (
                 row - tf.reduce_sum(tf.cast(within, tf.int32), axis=0),
                 times_bar + bars[0] if self._problem.times_vary else (),
-                _add(y_bar, bars[1]),
+                clocks.add(y_bar, bars[1]),
                 [
-                    _add(a, b)
+                    clocks.add(a, b)
                     for a, b in zip(increment_bars, bars[2], strict=True)
                 ],
             )
@@ -283,15 +281,11 @@ class Reversal:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         return (
-            _add(carry.y_bar, y_bar),
+            clocks.add(carry.y_bar, y_bar),
             carry.times_bar + times_bar if self._problem.times_vary else None,
-            _add(carry.source_bars, dense(source_bars)),
+            clocks.add(carry.source_bars, dense(source_bars)),
         )
 
     def _evaluations_per_step(self):
         count = self._solver.evaluations_per_step()
         return count + self._is_dense * self._tableau.num_dense_stages
-
-
-def _add(x, y):
-    return [a + b for a, b in zip(x, y, strict=True)]

@@ -1,4 +1,4 @@
-"""Keras metrics of the cost of solves, and of their drift."""
+"""Keras metrics for the cost and the drift of solves."""
 
 import keras
 import tensorflow as tf
@@ -8,7 +8,7 @@ class NFE(keras.metrics.Mean):
     """The mean number of function evaluations (NFE) of a solve."""
 
     def update_state(self, num_evaluations, sample_weight=None):
-        """Counts a solve; with a clock for each sample, the batch's mean."""
+        """Counts a solve; with per-sample clocks, the mean over the batch."""
         super().update_state(_mean(num_evaluations), sample_weight)
 
     def add(self, num_evaluations):
@@ -23,7 +23,7 @@ def _mean(num_evaluations):
 class Largest(keras.metrics.Metric):
     """The largest value since the last reset, 0 if there was none.
 
-    Of several replicas, the mean of theirs.
+    Across replicas, the mean of their largest values.
 
     Args:
         name: String.

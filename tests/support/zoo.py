@@ -1,4 +1,4 @@
-"""A model of each kind, small, with data to train it: for shared tests."""
+"""Small models of each kind, with data to train them."""
 
 import keras
 import numpy as np

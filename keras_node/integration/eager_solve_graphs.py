@@ -1,4 +1,4 @@
-"""Eager solves, run as graphs that are kept for the next ones."""
+"""Cache of graphs for eager solves."""
 
 import collections
 import threading
@@ -15,16 +15,16 @@ from keras_node.adjoints import (
     DirectAdjoint,
 )
 from keras_node.common import tf_internals
-from keras_node.dynamics.tracing import PythonField, TracedField
-from keras_node.integration.fingerprint import signature_of
+from keras_node.dynamics.graph_tracing import PythonField, TracedField
+from keras_node.integration.field_signature import signature_of
 from keras_node.saving.identifiers import Configurable
 from keras_node.solvers.solution import Solution
 
-# The most graphs to keep: one for each kind of solve that takes turns.
+# The most graphs to keep: one for each of the solves that alternate.
 _MAX_KEPT = 16
-# What is no argument of a graph, but of its making.
+# Dtypes of captures that a graph holds and does not take as arguments.
 _HANDLES = (tf.resource, tf.variant)
-# Of the package, which keep nothing of what they see.
+# The adjoints of the package, which keep nothing of a solve.
 ADJOINTS = (
     AutoAdjoint,
     BacksolveAdjoint,
@@ -34,20 +34,20 @@ ADJOINTS = (
 
 
 def solve(adjoint, problem):
-    """Does what `adjoint.solve(problem)` does; eagerly by a graph.
+    """Does what `adjoint.solve(problem)` does; eagerly with a graph.
 
-    The graph is kept under the signature of the dynamics as they were traced
-    for this solve, so that it is never that of stale ones. One with a gradient
-    takes ten times as long to make as a short solve without: it is made when
-    the same solve comes for the second time. Under several tapes, or one that
-    is persistent, none is made.
+    The graph is kept under the signature of the dynamics as traced for this
+    solve, so it is never stale. A graph with a gradient takes ten times as
+    long to make as a short solve without one: it is made when the same solve
+    comes for the second time. Under several tapes, or a persistent one, no
+    graph is made.
 
     Args:
         adjoint: `Adjoint`.
         problem: `Problem`.
 
     Returns:
-        `Solution`; from a graph without steps and record.
+        `Solution`, without steps and record if it comes from a graph.
     """
     # A replica's metrics are updated by its strategy, not within a graph.
     is_graph = not tf.executing_eagerly() or tf.distribute.has_strategy()
@@ -57,7 +57,7 @@ def solve(adjoint, problem):
         return adjoint.solve(problem)
     inputs = [problem.times, *problem.y, *problem.field.sources]
     if tf_internals.may_want_higher_derivatives(inputs):
-        # TensorFlow would trace them all, before anybody asks for one.
+        # TensorFlow would trace them all, whether asked for or not.
         return adjoint.solve(problem)
     key = _key(adjoint, problem)
     if key is None or (tf_internals.is_watched(inputs) and not _kept.note(key)):
@@ -70,14 +70,14 @@ def solve(adjoint, problem):
 
 
 class _Kept:
-    """The graphs of the last solves, bounded in number."""
+    """A bounded cache of the graphs of the last solves."""
 
     def __init__(self):
         self._functions = collections.OrderedDict()
         self._lock = threading.RLock()
 
     def note(self, key):
-        """Takes note of a key; returns whether it was known before."""
+        """Notes a key; returns whether it was known before."""
         with self._lock:
             is_known = key in self._functions
             self._put(key, self._functions.get(key))
@@ -101,7 +101,7 @@ _kept = _Kept()
 
 
 def _graph_of(adjoint, problem):
-    """Returns the concrete function of a solve, which has its gradient."""
+    """Returns the concrete function of a solve, with its gradient."""
     field = problem.field
     function, variables = field.function, field.variables
     is_source = field.is_source
@@ -110,7 +110,7 @@ def _graph_of(adjoint, problem):
         lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype),
         [problem.times, problem.y, _values(field)],
     )
-    # The caller may change its own before a gradient is traced.
+    # The caller may change these objects before a gradient is traced.
     adjoint = _copy_of(adjoint)
     problem = problem._replace(
         solver=_copy_of(problem.solver),
@@ -134,7 +134,7 @@ def _graph_of(adjoint, problem):
 def _copy_of(options):
     """Returns an adjoint or solver with the same attributes.
 
-    A tolerance that is a variable stays one, which `copy.copy` would read.
+    A tolerance that is a variable stays one; `copy.copy` would read its value.
     """
     copy = object.__new__(type(options))
     for name, value in vars(options).items():
@@ -148,7 +148,7 @@ def _values(field):
 
 
 def _key(adjoint, problem):
-    """Returns what a graph depends on; `None` if that cannot be told."""
+    """Returns all that a graph depends on; `None` if that is not known."""
     field = problem.field
     signature = signature_of(field.function)
     if signature is None:
@@ -170,7 +170,7 @@ def _key(adjoint, problem):
 
 
 def _identity(value):
-    """Returns a hashable by which equal options are known."""
+    """Returns a hashable that is equal for equal options."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -181,7 +181,7 @@ def _identity(value):
         return tuple(
             (name, _identity(item))
             for name, item in sorted(value.items())
-            # Of tfp's own gradient, which is not taken.
+            # An option of tfp's gradient, which is not used here.
             if name != "_make_adjoint_solver_fn"
         )
     if isinstance(value, (tfp.math.ode.Solver, Configurable)):

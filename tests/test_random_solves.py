@@ -1,4 +1,4 @@
-"""Right answers, over shapes, dtypes, times, tolerances and structures.
+"""Random solves: right for any shape, dtype, times, tolerance and structure.
 
 The equations are linear, so that all is known in closed form: the states, the
 gradients, and what a method of fixed steps makes of them.
@@ -8,10 +8,10 @@ import math
 
 import numpy as np
 import pytest
-import strategies
 import tensorflow as tf
 from hypothesis import strategies as st
-from strategies import examples
+from support import strategies
+from support.strategies import examples
 
 import keras_node
 from keras_node import solvers

@@ -1,4 +1,4 @@
-"""What accuracy costs, and whether a model depends on its solver."""
+"""The cost of accuracy, and the dependence of a model on its solver."""
 
 import dataclasses
 import math
@@ -16,17 +16,17 @@ _TOLERANCES = {"float32": (1e-6, 1e-8), "float64": (1e-10, 1e-12)}
 
 
 class WorkPrecision(typing.NamedTuple):
-    """What one solver took, and how close it came.
+    """The cost and the error of one solver.
 
     Attributes:
         solver: String, the name of its class, with its `step_size` if it is
             fixed.
-        rtol: Float, or `None` of a solver that does not adapt its steps.
+        rtol: Float, or `None` for a solver that does not adapt its steps.
         nfe: Float, function evaluations of the forward pass, summed over the
             layers that solve.
         error: Float, the 2-norm of the outputs' difference from those of the
-            reference, over that of the latter; NaN if the solve failed.
-        gradient_error: Float, the same of the gradient.
+            reference, relative to the latter; NaN if the solve failed.
+        gradient_error: Float, the same for the gradient.
     """
 
     solver: str
@@ -38,11 +38,11 @@ class WorkPrecision(typing.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WorkPrecisionReport:
-    """What `work_precision` found; `print` shows it as a table.
+    """The result of `work_precision`; `print` shows it as a table.
 
     Attributes:
         rows: List of `WorkPrecision`, by solver and tolerance.
-        own: `WorkPrecision` of the model with the solvers that it has.
+        own: `WorkPrecision` of the model with its own solvers.
         reference: String, the solver that all are compared with.
         threshold: Float, the most that `own.error` may be.
     """
@@ -54,7 +54,7 @@ class WorkPrecisionReport:
 
     @property
     def depends_on_solver(self):
-        """Whether the outputs are further off than the threshold, or NaN."""
+        """Whether the outputs are off by more than the threshold, or NaN."""
         return not self.own.error <= self.threshold
 
     @property
@@ -67,8 +67,8 @@ class WorkPrecisionReport:
             )
         if self.depends_on_solver:
             return (
-                "The outputs depend on the solver: with the model's own, "
-                f"{self.own.solver}, they are off by "
+                "The outputs depend on the solver: with the model's own "
+                f"solver, {self.own.solver}, they are off by "
                 f"{percent(self.own.error)}, more than "
                 f"{percent(self.threshold)}. The model is a map of these "
                 "steps, not an ODE. Use it with no other solver, or train it "
@@ -108,21 +108,21 @@ def work_precision(
 ):
     """Measures the error of outputs and gradients against NFE, by solver.
 
-    A model that was trained with coarse steps may have learned a map of just
-    these: with other steps, or exact ones, its outputs are others. It is
-    discrete then, and no ODE. This warns of it, by the outputs with the
-    model's own solver.
+    A model that was trained with coarse steps may have learned a map for just
+    these steps: with others, or exact ones, its outputs differ. It is then a
+    discrete map, not an ODE. This warns of it if the outputs with the model's
+    own solver are off.
 
     Args:
-        layer: Keras layer or model, as of `check_gradients`. Its adjoints are
-            used as they are, but for the reference, whose gradient is exact.
-        x: Its input, as of `check_gradients`.
+        layer: Keras layer or model, as in `check_gradients`. Its adjoints are
+            used as they are, except for the reference, whose gradient is exact.
+        x: Its input, as in `check_gradients`.
         solvers: List of solver identifiers, see `keras_node.solvers.get`.
-            Each adaptive one is used at each of `rtols`, its `atol` scaled
-            with it; others, such as `Euler(step_size=0.1)`, as they are.
+            Each adaptive one is used at each of `rtols`, with `atol` scaled
+            in proportion; others, such as `Euler(step_size=0.1)`, as they are.
         rtols: List of positive floats. Errors below the resolution of the
-            dtype, such as 1e-6 of float32, say nothing.
-        loss: As of `check_gradients`; part of a graph, which is traced once
+            dtype, such as 1e-6 in float32, mean nothing.
+        loss: As in `check_gradients`; part of a graph, which is traced once
             for each solver.
         reference: Solver identifier. Default `None`, `Dopri8` at `rtol=1e-6`
             in float32, and 1e-10 in float64.
@@ -133,15 +133,15 @@ def work_precision(
         `WorkPrecisionReport`.
 
     Raises:
-        TypeError: If `layer` is no Keras layer.
+        TypeError: If `layer` is not a Keras layer.
         ValueError: If nothing in it solves an ODE, an adjoint cannot
             differentiate a solver, or a tolerance is not positive.
         tf.errors.InvalidArgumentError: If the reference fails, or a solver
-            that is given as it is with `on_failure="raise"`.
+            that is used as it is and has `on_failure="raise"`.
 
     Example:
     >>> layer = keras_node.ODELayer(keras.layers.Dense(2, "tanh"))
-    >>> report = work_precision(
+    >>> report = keras_node.diagnostics.work_precision(
     ...     layer, np.ones((4, 2), "float32"), ["tsit5"], [1e-2, 1e-4]
     ... )
     >>> [row.rtol for row in report.rows]
@@ -153,7 +153,7 @@ def work_precision(
     _check_arguments(rtols, threshold)
     x = evaluation.as_tensors(x)
     loss = loss or evaluation.default_loss(seed=0)
-    with evaluation.untouched(layer):
+    with evaluation.preserving_state(layer):
         own = _measure(layer, x, loss)
         exact_solver = _reference(reference, own.dtype)
         with solving_layers.using(
@@ -200,13 +200,14 @@ def _measure_all(layer, x, loss, identifiers, rtols):
     """Returns a `Measurement` of each solver at each tolerance."""
     measurements = []
     for identifier in identifiers:
-        for solver, tolerances in solver_sweep.choices(get(identifier), rtols):
+        variants = solver_sweep.solver_variants(get(identifier), rtols)
+        for solver, tolerances in variants:
             with (
                 solving_layers.using(layer, solver=solver),
                 solver_sweep.measuring(layer, x, loss) as measure,
             ):
                 for rtol in tolerances:
-                    solver_sweep.turn(solver, rtol)
+                    solver_sweep.set_tolerance(solver, rtol)
                     measurements.append(measure())
     return measurements
 
@@ -218,7 +219,7 @@ def _row(measured, exact):
         rtol=measured.rtol,
         nfe=measured.nfe,
         error=error,
-        # Of outputs that are NaN there is no gradient.
+        # Outputs that are NaN have no gradient.
         gradient_error=error
         if math.isnan(error)
         else evaluation.relative_difference(measured.gradient, exact.gradient),

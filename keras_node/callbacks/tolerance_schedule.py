@@ -1,26 +1,27 @@
-"""A callback that turns the tolerances of a model's solvers."""
+"""A callback that sets the tolerances of a model's solvers."""
 
 import keras
 
-from keras_node.callbacks.tolerances import ToleranceDial
+from keras_node.callbacks.adjustable_tolerances import AdjustableTolerances
 from keras_node.common.arguments import is_positive
 
 
 class ToleranceSchedule(keras.callbacks.Callback):
     """Sets the tolerances of a model's solvers, without tracing it again.
 
-    All adaptive solvers of keras_node in the model get the same ones: those of
-    the epoch in training, and others, if you like, in validation, `evaluate`
-    and `predict`. `history` keeps those of training as `rtol` and `atol`.
+    All adaptive solvers of keras_node in the model get the same tolerances:
+    those of the epoch in training, and optionally others in validation,
+    `evaluate` and `predict`. `history` keeps those of training as `rtol` and
+    `atol`.
 
     After training the solvers keep those of evaluation, if there are any, or
     else the last ones.
 
     Args:
         rtol: Positive float, or a callable from the epoch, counted from 0, to
-            one; `None` (default) leaves the solvers' own.
+            one; `None` (default) leaves that of each solver.
         atol: The same for the absolute tolerance, in the units of the state.
-        evaluation_rtol: Positive float, the relative tolerance outside of
+        evaluation_rtol: Positive float, the relative tolerance outside
             training; `None` (default) for that of the epoch.
         evaluation_atol: The same for the absolute tolerance.
 
@@ -72,7 +73,7 @@ class ToleranceSchedule(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        self._dial = ToleranceDial(model)
+        self._tolerances = AdjustableTolerances(model)
 
     def on_train_begin(self, logs=None):
         self._is_training = True
@@ -82,7 +83,7 @@ class ToleranceSchedule(keras.callbacks.Callback):
             "rtol": _at(epoch, "rtol", self.rtol),
             "atol": _at(epoch, "atol", self.atol),
         }
-        self._dial.set(**self._current)
+        self._tolerances.set(**self._current)
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
@@ -90,17 +91,17 @@ class ToleranceSchedule(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._is_training = False
-        self._dial.set(self.evaluation_rtol, self.evaluation_atol)
-        self._dial.release()
+        self._tolerances.set(self.evaluation_rtol, self.evaluation_atol)
+        self._tolerances.freeze()
 
     def on_test_begin(self, logs=None):
-        self._kept = self._dial.values()
-        self._dial.set(self.evaluation_rtol, self.evaluation_atol)
+        self._kept = self._tolerances.values()
+        self._tolerances.set(self.evaluation_rtol, self.evaluation_atol)
 
     def on_test_end(self, logs=None):
-        self._dial.restore(self._kept)
+        self._tolerances.restore(self._kept)
         if not self._is_training:
-            self._dial.release()
+            self._tolerances.freeze()
 
     on_predict_begin = on_test_begin
     on_predict_end = on_test_end

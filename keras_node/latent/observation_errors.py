@@ -1,4 +1,4 @@
-"""Whether time series are what a model can learn from."""
+"""Checks of time series: shapes, sorted times, and finite values."""
 
 import tensorflow as tf
 
@@ -20,8 +20,8 @@ def check_shapes(values, times, mask):
         fits &= shapes["mask"].is_compatible_with(expected)
     if values.shape[1] == 0:
         raise ValueError(
-            "There must be at least one time; where there is nothing to see, "
-            f"mask it. Received: shapes {shapes}"
+            "There must be at least one time; mask it if nothing was observed. "
+            f"Received: shapes {shapes}"
         )
     if not fits:
         raise ValueError(
@@ -40,8 +40,9 @@ def check_targets(targets, values):
 
 
 def check_sorted(times, filled):
-    """Checks filled times: at once, or by an operation, which it returns.
+    """Checks that filled times are finite and sorted.
 
+    Eagerly it raises at once; in a graph it returns an operation that does.
     Under XLA nothing is checked.
     """
     steps = filled[..., 1:] - filled[..., :-1]
@@ -50,13 +51,13 @@ def check_sorted(times, filled):
     message = (
         "`times` must be finite and in ascending order, for each sample, "
         "where something is observed; sort the observations, or mask what is "
-        "no observation. Received: times="
+        "not an observation. Received: times="
     )
     return _check(is_sorted & is_finite, message, times)
 
 
 def check_finite(values, mask):
-    """Checks values where they are observed; see `check_sorted`."""
+    """Checks that observed values are finite; see `check_sorted`."""
     is_finite = tf.reduce_all(tf.math.is_finite(values) | ~mask)
     message = (
         "`values` must be finite where the mask says that they are observed. "
@@ -66,7 +67,7 @@ def check_finite(values, mask):
 
 
 def check_inside(window, times, needed):
-    """Checks needed times; see `check_sorted`."""
+    """Checks that needed times are in the window; see `check_sorted`."""
     is_inside = (times >= window[0]) & (times <= window[1])
     message = (
         f"`times` must lie within the window {window} of the point process. "

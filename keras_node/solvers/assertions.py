@@ -1,4 +1,4 @@
-"""How a solve that failed says so."""
+"""Errors and assertions for failed solves."""
 
 import tensorflow as tf
 
@@ -7,15 +7,16 @@ from keras_node.solvers import statuses
 
 
 def check(solver, result, is_backward=False):
-    """Returns the states of a `Solution`, raising if the solver wants that.
+    """Returns the states of a `Solution`; raises its failure if so set.
 
     Args:
         solver: `tfp.math.ode.Solver`.
         result: `Solution`.
-        is_backward: Whether it is of the backward pass of backsolve.
+        is_backward: Whether it is from the backward pass of backsolve.
 
     Raises:
-        InvalidArgumentError: If a clock failed, naming cause, time and remedy.
+        InvalidArgumentError: If a clock failed and the solver's `on_failure`
+            is `"raise"`; names cause, time and remedy.
     """
     if not raises(solver):
         return result.states
@@ -31,8 +32,8 @@ def check(solver, result, is_backward=False):
 
     def fail():
         worst, time = _worst(status, failed, result.internal.t)
-        # One for each, of constant text: a function outside may be compiled
-        # after this one was traced, and XLA has no operations on strings.
+        # One for each code, with constant text: an outer function may be
+        # compiled after this one is traced, and XLA has no string operations.
         assertions = [
             tf.debugging.Assert(
                 tf.not_equal(worst, code), [message(solver, code), worst, time]
@@ -52,8 +53,8 @@ def require(condition, text, value):
 
     Args:
         condition: Boolean scalar.
-        text: String, the message, which `value` ends.
-        value: Tensor.
+        text: String, the message.
+        value: Tensor, shown at the end of the message.
 
     Raises:
         InvalidArgumentError: If it does not hold.
@@ -77,7 +78,7 @@ def raises(solver):
 
 
 def can_raise():
-    """Whether an assertion is heard.
+    """Whether an assertion has an effect.
 
     XLA drops assertions, but would compile what they print.
     """
@@ -85,13 +86,13 @@ def can_raise():
 
 
 def _worst(status, failed, times):
-    """Returns the least status, and the time of the first failure."""
+    """Returns the lowest status, and the time of the first failure."""
     times = tf.where(failed, times, tf.float64.max)
     return tf.reduce_min(status), tf.reduce_min(times)
 
 
 def _message(solver, code):
-    """Returns all of the message but the numbers that end it."""
+    """Returns the message without the numbers at its end."""
     is_stiff = getattr(solver, "is_stiff", False)
     cause = statuses.FAILURES[code].cause.format(
         or_else="or shorten `times`"
@@ -117,5 +118,5 @@ def _backward_message(solver, code):
 
 
 def _raise(text):
-    """Raises what a graph would, without the assertion's own words."""
+    """Raises the error of a graph, without the words of its assertion."""
     raise tf.errors.InvalidArgumentError(None, None, text)

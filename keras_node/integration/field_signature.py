@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-# What calls Python when it runs cannot be compared.
+# Operations that call Python when they run cannot be compared.
 _PYTHON_OPS = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
 _CUSTOM_GRADIENT = "_gradient_op_type"
-# Names of other nodes, which are new in each trace.
+# Names of other nodes, which differ in each trace.
 _IGNORED_ATTRIBUTES = {"_class", "_user_specified_name"}
 _FUNCTION_ATTRIBUTES = {"_XlaMustCompile", "_noinline"}
 
@@ -14,8 +14,7 @@ def signature_of(function):
     """Returns a hashable that equal concrete functions share.
 
     They are equal if their operations and constants are, whatever the names;
-    where an operation has a gradient made by Python, that of the gradient
-    too.
+    if an operation has a custom gradient, those of the gradient, too.
 
     Args:
         function: Concrete function of a tensor and a list of tensors.
@@ -57,10 +56,10 @@ def _vjp_of(function):
 
 
 class _Reader:
-    """Reads the definition of a graph without the names in it."""
+    """Reads the definition of a graph, except the names in it."""
 
     def __init__(self, function):
-        # Shapes may come of values that are left out, those of small inputs.
+        # Shapes may depend on the values of small inputs, which are left out.
         definition = function.graph.as_graph_def(add_shapes=True)
         self._library = {
             f.signature.name: f for f in definition.library.function
@@ -72,7 +71,7 @@ class _Reader:
             node.name for node in definition.node
         )
         outputs = function.graph.outputs
-        # TensorFlow writes small values into a graph, of inputs too.
+        # TensorFlow writes small values into a graph, even those of inputs.
         self._floats = {
             x.op.name for x in function.graph.inputs if x.dtype.is_floating
         }

@@ -1,4 +1,4 @@
-"""What a solve did, in words."""
+"""`solution_report`: status, evaluations and steps of a solve, as text."""
 
 import numpy as np
 import tensorflow as tf
@@ -14,8 +14,8 @@ def solution_report(results):
     """Returns what a solve did as text: status, evaluations and steps.
 
     With per-sample steps, counts are shown as `min / median / max` over the
-    batch, and of the samples that failed how many, the first few, and the
-    times that they reached.
+    batch. Of the samples that failed, it shows how many, the first few, and
+    the times that they reached.
 
     Args:
         results: `tfp.math.ode.Results` that `odeint` returned, eagerly.
@@ -24,13 +24,13 @@ def solution_report(results):
         String of a few lines.
 
     Raises:
-        TypeError: If it is nothing that `odeint` returned, or of a graph.
+        TypeError: If it is not what `odeint` returned, or is part of a graph.
 
     Example:
     >>> results = keras_node.odeint(
     ...     lambda t, y: -y, tf.ones([3]), (0.0, 1.0)
     ... )
-    >>> print(solution_report(results))
+    >>> print(keras_node.diagnostics.solution_report(results))
     Status    success
     Times     2, from 0 to 1
     NFE       14

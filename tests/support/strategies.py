@@ -1,4 +1,4 @@
-"""What property-based tests draw from, how often, and what they demand.
+"""What random tests draw, how often, and what they demand of the answers.
 
 `KERAS_NODE_EXAMPLES=10` in the environment draws ten times as many examples.
 """

@@ -1,26 +1,27 @@
-"""The solver and the adjoint of a layer, and what follows from them."""
+"""Mixin for the solver and the adjoint of a Keras layer."""
 
 from keras_node import adjoints, solvers
-from keras_node.common.metrics import Largest
+from keras_node.common.nfe_metrics import Largest
 
 
 class Solving:
-    """Mixin of Keras layers that solve: options that may be exchanged.
+    """Mixin for Keras layers that solve: options that may be replaced.
 
-    `supports_jit`, and the metric of drift that backsolve has, follow from
-    the solver and the adjoint.
+    `supports_jit` follows the solver and the adjoint. The drift metric is that
+    of the first adjoint, as Keras adds none to a layer that is built.
     """
 
     def _set_options(self, solver, adjoint, drift_name):
-        """Sets both, and the name of the metric."""
+        """Sets solver and adjoint, and the name of the drift metric."""
         self._drift_name = drift_name
         self._solver = solvers.get(solver)
         self._adjoint = adjoints.get(adjoint)
+        self._make_drift()
         self._options_changed()
 
     @property
     def solver(self):
-        """The solver, which may be exchanged for another at any time."""
+        """The solver, which may be replaced at any time."""
         return self._solver
 
     @solver.setter
@@ -30,7 +31,7 @@ class Solving:
 
     @property
     def adjoint(self):
-        """The adjoint, which may be exchanged for another at any time."""
+        """The adjoint, which may be replaced at any time."""
         return self._adjoint
 
     @adjoint.setter
@@ -38,11 +39,13 @@ class Solving:
         self._adjoint = adjoints.get(adjoint)
         self._options_changed()
 
-    def _options_changed(self):
+    def _make_drift(self):
         drifts = adjoints.integrates_backwards(self.adjoint, self.solver)
         self._drift = Largest(self._drift_name) if drifts else None
+
+    def _options_changed(self):
         self.supports_jit = adjoints.supports_jit(self.adjoint, self.solver)
 
     def _report_drift(self):
-        """Returns what `solve` takes as `on_drift`."""
+        """Returns the argument `on_drift` of `solve`."""
         return None if self._drift is None else self._drift.update_state

@@ -1,15 +1,15 @@
-"""The tolerances of a model's solvers, turned while it trains."""
+"""Tolerances of a model's solvers that can change while it trains."""
 
 import tensorflow as tf
 
 from keras_node.common import solving_layers
 
 
-class ToleranceDial:
-    """Turns the tolerances of all adaptive solvers of a model.
+class AdjustableTolerances:
+    """The tolerances of all adaptive solvers of a model, to be changed.
 
-    They become variables, which what was traced with them reads anew at each
-    run, until `release` makes them floats again.
+    They become variables, which traced functions read at each run, until
+    `freeze` makes them floats again.
 
     Args:
         model: Keras layer or model.
@@ -29,8 +29,8 @@ class ToleranceDial:
         if not self.solvers:
             raise ValueError(
                 "The model must have an adaptive solver of keras_node, such as "
-                "`ODELayer(dynamics, solver=Tsit5())`; tfp's solvers keep "
-                "their tolerances. Received: solvers "
+                "`ODELayer(dynamics, solver=Tsit5())`; the tolerances of "
+                "tfp's solvers cannot change. Received: solvers "
                 f"{[type(s).__name__ for s in found.values()]}"
             )
         self._replace(_variable)
@@ -51,8 +51,8 @@ class ToleranceDial:
             _assign(solver, "rtol", rtol)
             _assign(solver, "atol", atol)
 
-    def release(self):
-        """Makes the tolerances floats, of their present values."""
+    def freeze(self):
+        """Turns the tolerances into floats of their present values."""
         self._replace(lambda tolerance, value: value)
 
     def _replace(self, convert):
@@ -75,7 +75,7 @@ def _assign(solver, name, value):
         return
     if isinstance(tolerance, tf.Variable):
         tolerance.assign(value)
-    else:  # Another dial has released it, and forgotten what was traced.
+    else:  # Another object has frozen it, and made the model trace again.
         setattr(solver, name, value)
 
 

@@ -1,4 +1,4 @@
-"""Anything as any argument: an answer, or an error that says what is wrong.
+"""Random arguments: an answer, or an error that says what is wrong.
 
 Never a hang, a silent NaN, a missing gradient or an error of another kind.
 """
@@ -6,11 +6,11 @@ Never a hang, a silent NaN, a missing gradient or an error of another kind.
 import keras
 import numpy as np
 import pytest
-import strategies
 import tensorflow as tf
 import tensorflow_probability as tfp
 from hypothesis import strategies as st
-from strategies import (
+from support import strategies
+from support.strategies import (
     FEW_STEPS,
     Y0,
     answer_or_refusal,

@@ -88,7 +88,7 @@ _D = (
 
 B_ERROR_DAMPING = tuple(b - b3 for b, b3 in zip(B, _B_ORDER_3, strict=True))
 
-# F0 to F6 of `_dense_output` come with the factors `x**m (1 - x)**n`: (m, n).
+# `(m, n)` of the factors `x**m (1 - x)**n` of F0 to F6 in `_dense_output`.
 _POWERS = ((1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (4, 3))
 
 

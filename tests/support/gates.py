@@ -2,9 +2,9 @@
 
 import numpy as np
 import tensorflow as tf
-from support_modes import STATE, decay
 
 import keras_node
+from support.modes import STATE, decay
 
 RATE = np.array([0.4, 0.9])
 

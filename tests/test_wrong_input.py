@@ -1,11 +1,11 @@
-"""Input that is wrong: refused, with an error that says what and why."""
+"""Input known to be wrong: refused, with an error that says what and why."""
 
 import numpy as np
 import pytest
-import strategies
 import tensorflow as tf
 from hypothesis import strategies as st
-from strategies import (
+from support import strategies
+from support.strategies import (
     FEW_STEPS,
     INF,
     NAN,

@@ -1,4 +1,4 @@
-"""Checks of dynamics when they are traced: derivative, noise, clocks."""
+"""Checks of traced dynamics: derivative, noise and per-sample clocks."""
 
 import tensorflow as tf
 
@@ -8,7 +8,7 @@ from keras_node.dynamics.variable_reads import READS, handle_of
 
 
 def check_derivative(derivative, state):
-    """Returns a derivative as tensors.
+    """Returns a derivative as tensors, checked against the state.
 
     Raises:
         ValueError: If it does not match the state.
@@ -30,8 +30,9 @@ def check_derivative(derivative, state):
         if not _is_same_shape(slope.shape, leaf.shape):
             raise ValueError(
                 "The dynamics must return a derivative of the state's shape; "
-                "end it with a layer that has as many units or filters as "
-                f"the state. Received: derivative of shape {slope.shape}, "
+                "end the dynamics with a layer that has as many units or "
+                "filters as the state. "
+                f"Received: derivative of shape {slope.shape}, "
                 f"state of shape {leaf.shape}"
             )
     return derivative
@@ -53,7 +54,7 @@ def _check_structure(derivative, state):
 
 
 def _is_same_shape(shape, expected):
-    # Only as many axes as both know; a state (None, 2) and (3, 2) agree.
+    # Unknown sizes match any other: a state (None, 2) and (3, 2) agree.
     return shape.rank is None or (
         shape.rank == expected.rank and shape.is_compatible_with(expected)
     )
@@ -69,16 +70,16 @@ def refuse_noise(graph, variables):
             if any(id(handle_of(graph, x)) in states for x in op.inputs):
                 raise ValueError(
                     "`dynamics` must be a function of time and state, not "
-                    "draw noise: a solver takes noise for error. Draw it "
+                    "draw noise: a solver mistakes noise for error. Draw it "
                     "before the solve, and close over it. Received: dynamics "
                     "that use a `keras.random.SeedGenerator`"
                 )
 
 
 def is_ambiguous(t_shape, state):
-    """Whether `y * t` with a clock for each sample may pass unseen.
+    """Whether `y * t` with per-sample clocks may be wrong without an error.
 
-    It does where the batch is as large as another axis, or of unknown size.
+    It may be if the batch is 1, as large as another axis, or of unknown size.
     """
     if len(t_shape) == 0:
         return False
@@ -89,7 +90,9 @@ def is_ambiguous(t_shape, state):
 
 
 def fails_by_its_clocks(trace, t_shape, state):
-    """Whether dynamics of another batch need a scalar time to be traced.
+    """Whether dynamics can be traced with a scalar time, but not with clocks.
+
+    Tries a batch of a size that no other axis has.
 
     Args:
         trace: Callable of the shape of the time and the specs of a state.
@@ -107,19 +110,19 @@ def fails_by_its_clocks(trace, t_shape, state):
     def is_traced(t_shape):
         try:
             trace(t_shape, state)
-        except Exception:  # Whatever dynamics raise for such a batch.
+        except Exception:  # Dynamics may raise anything for such a batch.
             return False
         return True
 
     return not is_traced([batch]) and is_traced([])
 
 
-# Batches of sizes that hardly any axis has.
+# Batch sizes that hardly any other axis has.
 _BATCHES = (8191, 8209, 8219, 8221, 8231, 8233, 8237)
 
 
 def refuse_clocks(state, error=None):
-    """Raises `ValueError` for dynamics that take a scalar time alone."""
+    """Raises `ValueError` for dynamics that only work with a scalar time."""
     raise ValueError(
         "With a clock for each sample the dynamics get `t` of shape (batch,), "
         "which does not broadcast against a state of more axes. Use "

@@ -1,9 +1,9 @@
-"""The times at which a model is asked for its belief."""
+"""The times at which a model is to predict observations."""
 
 import numpy as np
 import tensorflow as tf
 
-from keras_node.latent import series_checks
+from keras_node.latent import observation_errors
 from keras_node.latent.observations import times_in
 
 
@@ -30,15 +30,17 @@ def query_times(inputs, batch_size=None):
     if not is_shared and batch_size is not None:
         times = tf.ensure_shape(times, [batch_size, None])
     times = tf.cast(times, tf.float64)
-    with tf.control_dependencies([series_checks.check_sorted(times, times)]):
+    with tf.control_dependencies(
+        [observation_errors.check_sorted(times, times)]
+    ):
         return tf.identity(times)
 
 
-def own_times(inputs, observed):
+def times_as_given(inputs, observed):
     """Returns the times as given, also where nothing is observed.
 
-    To predict what is hidden. A time that is out of order there, such as
-    padding, is replaced by the one before it.
+    This is to predict masked values. A masked time that is out of order, such
+    as padding, is replaced by the one before it.
 
     Args:
         inputs: Dict, the model's input.
@@ -48,15 +50,16 @@ def own_times(inputs, observed):
     needed = observed.observed
     if times.shape.rank == 1:
         needed = tf.reduce_any(needed, axis=0)
-    # Nothing may come after the next one that is observed.
+    # No time may be later than the next observed one.
     later = tf.where(needed, times, np.inf)
-    limits = _running(tf.minimum, tf.reverse(later, [-1]))
+    limits = _running_extremum(tf.minimum, tf.reverse(later, [-1]))
     in_order = tf.math.is_finite(times) & (times <= tf.reverse(limits, [-1]))
-    running = _running(tf.maximum, tf.where(in_order, times, -np.inf))
+    ordered = tf.where(in_order, times, -np.inf)
+    running = _running_extremum(tf.maximum, ordered)
     return tf.where(tf.math.is_finite(running), running, observed.times)
 
 
-def _running(function, times):
+def _running_extremum(function, times):
     """Returns the running maximum, or minimum, along the last axis."""
     time_major = times if times.shape.rank == 1 else tf.transpose(times)
     running = tf.scan(function, time_major)

@@ -5,9 +5,10 @@ import threading
 
 import tensorflow as tf
 
+from keras_node.common import tf_internals
 from keras_node.common.held_layers import reachable_layers
 from keras_node.common.state import flat_ode_fn, solved_dtype
-from keras_node.dynamics import checks
+from keras_node.dynamics import derivative_checks
 from keras_node.dynamics.gradient_sources import (
     is_differentiable,
     may_need_gradient,
@@ -19,20 +20,20 @@ class TracedField:
     """Dynamics as one concrete function of time, state and captures.
 
     Python runs the dynamics once, in `trace`. The forward solve, the replay
-    and every adjoint call what was traced then: the same function, whatever
-    Python variables, attributes or weights do afterwards. A weight is read
-    once, before the solve; its value is a capture as any other tensor that
-    the dynamics close over.
+    and every adjoint call the function traced then, even if Python variables,
+    attributes or weights change afterwards. A weight is read once, before the
+    solve; its value is a capture like any other tensor that the dynamics
+    close over.
 
     Args:
         function: Concrete function of the time and a list of leaves.
         captures: List of the tensors that it closes over.
         variables: Variables that an inner function or loop of the dynamics
-            reads, whose value cannot be exchanged.
+            reads, whose value cannot be replaced by a capture.
         is_source: List of booleans, for each capture whether a gradient may
             be asked for; `None` (default) to find out.
-        is_doubtful: List of booleans, for each of these captures whether
-            hardly anybody asks for it. Default `None`, none.
+        is_doubtful: List of booleans, for each capture whether that is
+            unlikely. With `None` (default) it is for none.
         read_variables: All variables that the dynamics read.
 
     Call arguments:
@@ -42,8 +43,8 @@ class TracedField:
     Attributes:
         sources: List of tensors, to which gradients flow: some of the
             captures, and the values of `variables`.
-        values: List of tensors, those of `variables` when this was made.
-        floats: The same of all captures that are float.
+        values: List of tensors, the values of `variables` on creation.
+        floats: List of tensors, the float captures and `values`.
         uses_time: Whether the dynamics depend on time.
     """
 
@@ -83,15 +84,15 @@ class TracedField:
     def local_sources(self):
         """Returns what a tape must watch in the graph that is being built.
 
-        In the body of a loop an outer tensor has two names, its own and that
-        of its capture. A copy has one.
+        In the body of a loop an outer tensor is known both as itself and as
+        its capture. A copy is only known as one.
         """
         sources = self._selected(self.is_source)
         copies = [tf.identity(tensor) for tensor in sources]
         return copies + self.variables
 
     def at(self, sources):
-        """Returns the dynamics as a function with `local_sources`."""
+        """Returns the dynamics as `f(t, leaves)` of some `local_sources`."""
         rest = iter(sources)
         captures = [
             next(rest) if is_source else capture
@@ -102,10 +103,10 @@ class TracedField:
         return lambda t, leaves: _call(self.function, captures, t, leaves)
 
     def parts(self):
-        """Returns the fields of the sources, in their order.
+        """Returns fields that divide the sources between them, in order.
 
-        The gradient to large constants takes as long as all the rest. Apart
-        from it, it is no part of a graph in which nobody asks for it.
+        The gradient to large constants takes as long as everything else. In a
+        field of its own, it is left out of a graph that does not use it.
         """
         needed, doubtful = self._masks()
         if not any(doubtful):
@@ -128,7 +129,7 @@ class TracedField:
 
 
 def _is_used(tensor):
-    # The state in half precision has the time cast.
+    # With a state in half precision the time is cast first.
     return any(
         op.type != "Cast" or _is_used(op.outputs[0])
         for op in tensor.consumers()
@@ -136,9 +137,9 @@ def _is_used(tensor):
 
 
 class PythonField:
-    """Dynamics that Python runs at each evaluation, to be debugged.
+    """Dynamics that Python runs at each evaluation, for debugging.
 
-    A tape records what they do: they have no sources of their own, and only
+    A tape records their operations: they have no sources, and only
     `DirectAdjoint` differentiates a solve of them.
 
     Args:
@@ -149,7 +150,9 @@ class PythonField:
     sources = variables = ()
 
     def __init__(self, ode_fn, state):
-        self._flat = flat_ode_fn(ode_fn, state, checks.check_derivative)
+        self._flat = flat_ode_fn(
+            ode_fn, state, derivative_checks.check_derivative
+        )
 
     def __call__(self, t, leaves):
         return self._flat(t, leaves)
@@ -159,8 +162,8 @@ _LOCK = threading.RLock()
 
 
 def _call(function, captures, t, leaves):
-    # One function serves all calls; what it closes over is each call's own.
-    # Only graphs of several threads share one.
+    # All calls share a function, but each sets its own captures. Several
+    # threads share a function only when they build graphs.
     with contextlib.nullcontext() if tf.executing_eagerly() else _LOCK:
         function.set_external_captures(captures)
         return function(t, leaves)
@@ -181,7 +184,7 @@ def trace(ode_fn, t_shape, state):
     reads = VariableReads()
 
     def fails_by_its_clocks():
-        return checks.fails_by_its_clocks(
+        return derivative_checks.fails_by_its_clocks(
             lambda *specs: _concrete(ode_fn, *specs, VariableReads()),
             t_shape,
             state,
@@ -191,19 +194,19 @@ def trace(ode_fn, t_shape, state):
         function = _concrete(ode_fn, t_shape, state, reads)
     except (TypeError, ValueError, tf.errors.OpError) as error:
         if fails_by_its_clocks():
-            checks.refuse_clocks(state, error)
+            derivative_checks.refuse_clocks(state, error)
         raise
     read = reads.variables = list(function.graph.variables)
     is_doubtful = [reads.is_doubtful(c) for c in function.captured_inputs]
     captures = [reads.value_of(c) for c in function.captured_inputs]
     handles = {id(capture) for capture in captures}
-    checks.refuse_noise(function.graph, read)
+    derivative_checks.refuse_noise(function.graph, read)
     inner = [v for v in read if id(v.handle) in handles]
-    # A call of the function would tell outer tapes and graphs that it reads
-    # these: their values are read by now.
+    # A call reports the function's variables to outer tapes and graphs: leave
+    # out those whose values have been read already.
     function.graph.variables = inner
-    if checks.is_ambiguous(t_shape, state) and fails_by_its_clocks():
-        checks.refuse_clocks(state)
+    if derivative_checks.is_ambiguous(t_shape, state) and fails_by_its_clocks():
+        derivative_checks.refuse_clocks(state)
     return TracedField(
         function,
         captures,
@@ -219,7 +222,7 @@ def _concrete(ode_fn, t_shape, state, reads):
         for leaf in tf.nest.flatten(state)
     ]
     t = tf.TensorSpec(t_shape, leaves[0].dtype)
-    flat = flat_ode_fn(ode_fn, state, checks.check_derivative)
+    flat = flat_ode_fn(ode_fn, state, derivative_checks.check_derivative)
 
     def call(t, leaves):
         graph = tf.compat.v1.get_default_graph()
@@ -229,7 +232,7 @@ def _concrete(ode_fn, t_shape, state, reads):
     def trace():
         function = tf.function(call, autograph=False)
         traced = function.get_concrete_function(t, leaves)
-        # What the dynamics assign themselves is not to be read beforehand.
+        # A variable that the dynamics assign must not be read beforehand.
         return trace() if reads.is_overtaken() else traced
 
     if not all(layer.built for layer in reachable_layers(ode_fn)):
@@ -242,8 +245,8 @@ def _concrete(ode_fn, t_shape, state, reads):
         return trace()
     except _MakesWeights as error:
         raise ValueError(
-            "The dynamics must not make layers or variables when they are "
-            "called. Make them once, outside of the dynamics. Received: "
+            "The dynamics must not create layers or variables when they are "
+            "called. Create them once, outside the dynamics. Received: "
             f"dynamics that make {error}"
         ) from error
 
@@ -257,11 +260,11 @@ def _interrupt(next_creator, **kwargs):
 
 
 def _make_weights(flat, t, leaves):
-    """Calls dynamics whose layers are not built, in a graph of no use.
+    """Calls dynamics whose layers are not built, in a graph to throw away.
 
-    A `tf.function` gives variables that are made in it no value before it runs.
+    Variables created in a `tf.function` have no value before it runs.
     """
-    with tf.__internal__.FuncGraph("building").as_default():
+    with tf_internals.scratch_graph().as_default():
         flat(*tf.nest.map_structure(_placeholder, (t, leaves)))
 
 

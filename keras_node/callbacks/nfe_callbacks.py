@@ -7,7 +7,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from keras_node.callbacks.tolerances import ToleranceDial
+from keras_node.callbacks.adjustable_tolerances import AdjustableTolerances
 from keras_node.common.arguments import (
     check_among,
     is_positive,
@@ -18,11 +18,11 @@ _LARGEST_RTOL = 0.1
 
 
 class _NFECallback(keras.callbacks.Callback):
-    """Base class of what looks at the numbers of function evaluations.
+    """Base class of callbacks that get the numbers of function evaluations.
 
     Args:
-        frequency: `"epoch"`, or a positive integer, how many batches to look
-            at together.
+        frequency: `"epoch"`, or a positive integer, how many batches to take
+            a mean over.
     """
 
     def __init__(self, frequency):
@@ -36,7 +36,7 @@ class _NFECallback(keras.callbacks.Callback):
         self._step = 0
 
     def on_nfe(self, epoch, means):
-        """Gets the mean of each metric since it got the last."""
+        """Gets the mean of each metric since the previous call."""
         raise NotImplementedError
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -64,10 +64,11 @@ class _NFECallback(keras.callbacks.Callback):
 class NFELogger(_NFECallback):
     """Writes the numbers of function evaluations to TensorBoard and CSV.
 
-    The columns of the CSV file are `epoch`, `step`, the batches since training
-    began, and the metrics of the model, such as `<layer name>_nfe` and
-    `<layer name>_nfe_backward`, each a mean over the batches since the row
-    before; with `frequency="epoch"` also those of validation, `val_...`.
+    The columns of the CSV file are `epoch`; `step`, the batches since training
+    began; and the metrics of the model, such as `<layer name>_nfe` and
+    `<layer name>_nfe_backward`, each a mean over the batches since the
+    previous row. With `frequency="epoch"`, there are also those of validation,
+    `val_...`.
 
     Args:
         log_dir: String, directory for TensorBoard, or `None` (default).
@@ -130,23 +131,23 @@ class NFELogger(_NFECallback):
 
 
 class NFEBudget(_NFECallback):
-    """Keeps the cost of a solve within bounds, as dynamics grow harder.
+    """Keeps the cost of a solve within bounds, as dynamics become harder.
 
-    Looks at the mean number of evaluations of the forward solves of each layer
+    Checks the mean number of evaluations of the forward solves of each layer,
     and acts if the largest is above `max_nfe`:
 
     - `"warn"` warns;
     - `"stop"` warns, and ends training after this epoch, or batch;
     - `"loosen"` multiplies `rtol` and `atol` of all adaptive solvers by
-      `(nfe / max_nfe)**5`, what a method of order 5 needs, but by 2 to 10,
-      and until `rtol` is 0.1, from where it warns. Nothing is traced again;
-      the solvers keep what they end with.
+      `(nfe / max_nfe)**5`, which a method of order 5 needs, but by at least 2
+      and at most 10. Once an `rtol` is 0.1, it warns instead. Nothing is
+      traced again; the solvers keep the last tolerances.
 
     Args:
         max_nfe: Positive number, of evaluations in a forward solve.
         action: `"warn"` (default), `"stop"` or `"loosen"`.
         frequency: `"epoch"` (default), or a positive integer: after how many
-            batches to look.
+            batches to check.
 
     Raises:
         ValueError: If an argument is out of its range; in `fit`, if the model
@@ -168,12 +169,12 @@ class NFEBudget(_NFECallback):
         check_among(action, "action", ("loosen", "stop", "warn"))
         self.max_nfe = max_nfe
         self.action = action
-        self._dial = None
+        self._tolerances = None
 
     def set_model(self, model):
         super().set_model(model)
         if self.action == "loosen":
-            self._dial = ToleranceDial(model)
+            self._tolerances = AdjustableTolerances(model)
 
     def on_nfe(self, epoch, means):
         forward = {
@@ -196,18 +197,18 @@ class NFEBudget(_NFECallback):
         )
 
     def on_train_end(self, logs=None):
-        if self._dial is not None:
-            self._dial.release()
+        if self._tolerances is not None:
+            self._tolerances.freeze()
 
     def _loosen(self, nfe):
-        """Turns the dial; returns whether it could be turned."""
+        """Loosens the tolerances; returns whether that was possible."""
         factor = min(max((nfe / self.max_nfe) ** 5, 2.0), 10.0)
-        old = self._dial.values()
+        old = self._tolerances.values()
         largest = max(rtol for rtol, _ in old)
         factor = min(factor, _LARGEST_RTOL / largest)
         if factor <= 1:
             return False
-        self._dial.restore([(factor * r, factor * a) for r, a in old])
+        self._tolerances.restore([(factor * r, factor * a) for r, a in old])
         return True
 
 

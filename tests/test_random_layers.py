@@ -1,15 +1,15 @@
-"""Right answers of layers, flows and latent ODEs, whatever goes in."""
+"""Random layers, flows and latent ODEs: right answers, whatever goes in."""
 
 import keras
 import numpy as np
 import pytest
-import strategies
 import tensorflow as tf
 import tensorflow_probability as tfp
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import linalg
-from strategies import examples
+from support import strategies
+from support.strategies import examples
 
 import keras_node
 from keras_node import solvers

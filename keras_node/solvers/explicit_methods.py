@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_node.solvers import dop853
+from keras_node.solvers import dop853_coefficients
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 from keras_node.solvers.tableau import ButcherTableau
 
@@ -243,12 +243,12 @@ class Dopri8(ExplicitRungeKutta):
 
     tableau = ButcherTableau(
         order=8,
-        c=dop853.C,
-        a=dop853.A,
-        b=dop853.B,
-        b_error=dop853.B_ERROR,
+        c=dop853_coefficients.C,
+        a=dop853_coefficients.A,
+        b=dop853_coefficients.B,
+        b_error=dop853_coefficients.B_ERROR,
         error_order=5,
-        b_error_damping=dop853.B_ERROR_DAMPING,
-        b_dense=dop853.B_DENSE,
+        b_error_damping=dop853_coefficients.B_ERROR_DAMPING,
+        b_dense=dop853_coefficients.B_DENSE,
         dense_order=7,
     )

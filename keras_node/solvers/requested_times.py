@@ -1,4 +1,4 @@
-"""The times of a solve: what they may be, and the clock they make."""
+"""Checks of the times of a solve, and their conversion to clocks."""
 
 import warnings
 
@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from keras_node.solvers.base import Solver
 
-# Of the time from first to last: what rounding of the time may be.
-_LEAST_SHARE = 1e-3
+# The largest rounding of time allowed, as a share of the time from first to
+# last.
+_MAX_ROUNDING = 1e-3
 
 
 def as_static_times(times):
@@ -32,7 +33,7 @@ def t_shape(solver, times_shape=None):
 
     Args:
         solver: `tfp.math.ode.Solver`.
-        times_shape: Shape of the times, if they are not the layer's own.
+        times_shape: Shape of the times, if they are an input of the layer.
     """
     has_clocks = times_shape is not None and len(times_shape) == 2
     has_clocks |= getattr(solver, "per_sample_steps", False)
@@ -82,18 +83,18 @@ def check_resolution(times, dtype):
     dtype = tf.as_dtype(dtype)
     first, last = times[0], times[-1]
     spans = np.abs(last - first)
-    # A clock may have nowhere to go.
+    # A clock may have an interval of length 0.
     spans = np.where(spans > 0, spans, np.inf)
     largest = np.maximum(np.abs(first), np.abs(last))
     epsilon = float(ml_dtypes.finfo(dtype.as_numpy_dtype).eps)
     share = np.max(epsilon * largest / spans)
-    # Half precision never tells a thousand instants apart.
-    if share <= max(_LEAST_SHARE, 4 * epsilon):
+    # Half precision can never tell a thousand times apart.
+    if share <= max(_MAX_ROUNDING, 4 * epsilon):
         return
     message = (
-        f"The dynamics get the time in {dtype.name}, whose neighbours are "
-        f"{share:.0e} of the time from first to last apart at so large an "
-        "offset. Subtract the first time from `times` (and add it back in the "
+        f"The dynamics get the time in {dtype.name}, which at so large an "
+        f"offset only resolves {share:.0e} of the time from first to last. "
+        "Subtract the first time from `times` (and add it back in the "
         "dynamics where they need it), or solve a float64 state. Received: "
         f"times from {first.ravel()[0]} to {last.ravel()[0]}"
     )
@@ -101,10 +102,10 @@ def check_resolution(times, dtype):
 
 
 def _assert_monotonic(times):
-    """Returns `times`, checked when they are known; XLA checks nothing."""
+    """Returns `times`, checked once they are known; XLA checks nothing."""
     if not times.dtype.is_floating and not times.dtype.is_integer:
         _raise_times(times)
-    # NumPy does not know all of TensorFlow's dtypes.
+    # NumPy does not know all dtypes of TensorFlow.
     times = tf.cast(times, tf.float64)
     if tf.executing_eagerly():
         _checked(times.numpy())
@@ -131,7 +132,7 @@ def _as_array(times):
     except (TypeError, ValueError):
         # Rows of different lengths, or a symbolic tensor of Keras.
         _raise_times(times)
-    # NumPy files bfloat16 under no kind of number.
+    # NumPy does not count bfloat16 among the kinds of numbers.
     is_bfloat16 = array.dtype == tf.bfloat16.as_numpy_dtype
     return array.astype(np.float64) if is_bfloat16 else array
 
@@ -153,8 +154,8 @@ def _raise_times(times):
     raise ValueError(
         "`times` must hold at least two floats, strictly increasing or "
         "strictly decreasing, the first being the time of the initial state; "
-        "or, with a clock for each sample, a row of them for each, which may "
-        f"go either way. Received: times={times}"
+        "or, with a clock for each sample, such a row for each sample, in "
+        f"either direction. Received: times={times}"
     )
 
 

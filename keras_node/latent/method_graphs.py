@@ -1,4 +1,4 @@
-"""Graphs of a model's methods, kept for as long as they are right."""
+"""Cache of graphs for the methods of a model."""
 
 import functools
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.adjoints import Adjoint
-from keras_node.common import held_layers
+from keras_node.common.keras_internals import flatten_layers
 
 # Attributes that may be Python functions, which may read anything.
 _FUNCTIONS = ("dynamics", "make_distribution")
@@ -15,13 +15,13 @@ _PLAIN = (bool, bytes, complex, float, int, str)
 
 
 class KeptGraphs:
-    """Eager calls as graphs, one for each method and ranks of its arguments.
+    """Runs eager calls as graphs, one for each method and ranks of arguments.
 
-    A graph does for ever what Python said while it was traced. It is made
-    anew when an attribute of one of the layers is another than it was: a
-    weight (LoRA), a dtype policy (quantization), a solver or an adjoint or
-    an attribute of these, a number in a layer of one's own. Where a layer
-    calls a Python function, which may read anything, no graph is kept.
+    A graph always repeats what Python did while it was traced. It is traced
+    anew when an attribute of one of the layers has changed: a weight (LoRA), a
+    dtype policy (quantization), a solver or an adjoint or an attribute of
+    these, a number in a custom layer. If a layer calls a Python function,
+    which may read anything, no graph is kept.
     """
 
     def __init__(self):
@@ -29,7 +29,7 @@ class KeptGraphs:
         self._noted = {}
 
     def run(self, function, layers, *args):
-        """Calls a method.
+        """Calls a method, as a graph if possible.
 
         Args:
             function: Bound method.
@@ -39,7 +39,7 @@ class KeptGraphs:
         if any(_calls_python(layer) for layer in _flatten(layers)):
             return function(*args)
         ranks = [getattr(leaf, "ndim", None) for leaf in tf.nest.flatten(args)]
-        # One that has seen two ranks knows neither.
+        # A graph that is traced with two ranks knows neither.
         key = (function.__name__, *ranks)
         if not self.is_current(key, layers):
             self._functions[key] = tf.function(
@@ -50,27 +50,25 @@ class KeptGraphs:
         return result
 
     def is_current(self, key, layers):
-        """Whether layers are as they were when this was noted.
+        """Whether layers are as they were when `key` was noted.
 
         Args:
-            key: Hashable, whose graph.
+            key: Hashable that identifies the graph.
             layers: List of Keras layers.
         """
         noted = self._noted.get(key)
         return noted is not None and _are_same(noted, _attributes(layers))
 
     def note(self, key, layers):
-        """Takes note of the layers of a graph, once it has been traced.
+        """Notes the layers of a graph, to be called after it is traced.
 
-        Not before: layers may set attributes in their first call.
+        Layers may set attributes in their first call.
         """
         self._noted[key] = _attributes(layers)
 
 
 def _flatten(layers):
-    return [
-        inner for layer in layers for inner in held_layers.flatten_layers(layer)
-    ]
+    return [inner for layer in layers for inner in flatten_layers(layer)]
 
 
 def _calls_python(layer):
@@ -79,7 +77,7 @@ def _calls_python(layer):
 
 
 def _attributes(layers):
-    """Returns a list of what is set on layers, Keras's own records aside."""
+    """Returns the values of layers' attributes, except Keras's own records."""
     return [
         leaf
         for layer in _flatten(layers)
@@ -91,19 +89,20 @@ def _attributes(layers):
 
 @functools.cache
 def _names_of_keras():
-    """Returns the attributes that every layer and model has.
+    """Returns the names of the attributes that every layer and model has.
 
-    They record calls, training and what is inside, which is looked at itself.
+    They record calls, training and the layers inside, which are compared
+    themselves.
     """
     of_fit = {"_eval_epoch_iterator", "history"}
     of_fit |= {"stop_evaluating", "stop_predicting", "stop_training"}
-    # With a name, lest Keras counts it among those of users.
+    # With a name, so that it does not change the automatic names of others.
     names = of_fit | set(vars(keras.Model(name="any")))
     return names - {"_dtype_policy", "_trainable"}
 
 
 def _leaves(value):
-    """Yields the parts of an attribute that may be others next time."""
+    """Yields the parts of an attribute that may have changed next time."""
     if isinstance(value, dict):
         yield from value
         value = list(value.values())
@@ -111,7 +110,7 @@ def _leaves(value):
         for item in value:
             yield from _leaves(item)
         return
-    # The object itself: of one that is gone, another may take the `id`.
+    # The object itself: its `id` may be reused once it is gone.
     yield value
     if isinstance(value, (Adjoint, tfp.math.ode.Solver)):
         yield from _leaves(vars(value))
