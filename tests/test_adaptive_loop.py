@@ -12,7 +12,14 @@ import pytest
 import tensorflow as tf
 
 from keras_node.adjoints import checkpoint_store
-from keras_node.solvers import Tsit5, statuses, step, step_size_control
+from keras_node.solvers import (
+    Tsit5,
+    adaptive,
+    first_step_size,
+    statuses,
+    step,
+    step_size_control,
+)
 from keras_node.solvers.adaptive import AdaptiveLoop
 from keras_node.solvers.step_sequence import StepRecorder
 
@@ -172,8 +179,8 @@ def test_short_last_step_does_not_shorten_the_next_solve(run):
 
 
 def test_steps_at_rest_are_no_longer_than_the_longest(run, monkeypatch):
-    first = step_size_control.FirstStep(*tf.constant([1.0, 1.5], tf.float64))
-    monkeypatch.setattr(step_size_control, "first_step", lambda *_: first)
+    first = first_step_size.FirstStep(*tf.constant([1.0, 1.5], tf.float64))
+    monkeypatch.setattr(adaptive, "first_step", lambda *_: first)
     stub = Stub([0.0, 0.0, GOOD])
     run(stub, [0.0, 9.0], first=None)
     assert stub.column("dt") == [1, 1.5, 1.5, 3, 2]

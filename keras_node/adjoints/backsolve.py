@@ -3,7 +3,7 @@
 import keras
 
 from keras_node import solvers
-from keras_node.adjoints.backward_solve import ReverseSolve
+from keras_node.adjoints.backsolve_reversal import ReverseSolve
 from keras_node.adjoints.base import Adjoint
 from keras_node.adjoints.custom_gradient import custom_gradient_solve
 from keras_node.common.arguments import is_positive

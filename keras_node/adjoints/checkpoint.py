@@ -4,8 +4,8 @@ import keras
 
 from keras_node.adjoints import checkpoint_store
 from keras_node.adjoints.base import Adjoint, require_own_solver
+from keras_node.adjoints.checkpoint_reversal import Reversal
 from keras_node.adjoints.custom_gradient import custom_gradient_solve
-from keras_node.adjoints.step_reversal import Reversal
 from keras_node.common.arguments import is_positive_integer
 
 

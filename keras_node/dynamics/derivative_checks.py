@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
+from keras_node.common.conversion import as_tensor
 from keras_node.common.state import solved_dtype
-from keras_node.common.tensors import as_tensor
 from keras_node.dynamics.variable_reads import READS, handle_of
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.common.arguments import is_integer
-from keras_node.common.tensors import is_integer_tensor
+from keras_node.common.conversion import is_integer_tensor
 
 
 def check_sample_shape(sample_shape):

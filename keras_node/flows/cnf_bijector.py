@@ -19,7 +19,7 @@ from keras_node.flows.augmented_dynamics import augmented_dynamics
 from keras_node.flows.cache_versions import CacheVersion, pinned
 from keras_node.integration.options import Solving
 from keras_node.integration.solve import solve
-from keras_node.layers.penalties import Penalties
+from keras_node.layers.integrated_penalties import Penalties
 from keras_node.saving import configs
 from keras_node.solvers import requested_times
 

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_node.common.arguments import is_positive_integer
-from keras_node.common.tensors import as_tensor
+from keras_node.common.conversion import as_tensor
 
 
 def check_event_ndims(event_ndims):

@@ -7,8 +7,8 @@ import tensorflow_probability as tfp
 
 from keras_node.common import keras_internals, tfp_variables, unsupervised
 from keras_node.common.arguments import is_integer
+from keras_node.common.conversion import as_floats
 from keras_node.common.random_numbers import Seeds
-from keras_node.common.tensors import as_floats
 from keras_node.flows import building, checks, export
 from keras_node.flows.bijector_kwargs import (
     call_options,

@@ -7,8 +7,8 @@ import tensorflow_probability as tfp
 from keras_node import adjoints, solvers
 from keras_node.adjoints.base import Problem
 from keras_node.common import tf_internals
+from keras_node.common.conversion import as_tensor
 from keras_node.common.state import widen
-from keras_node.common.tensors import as_tensor
 from keras_node.dynamics import graph_tracing
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration import eager_solve_graphs

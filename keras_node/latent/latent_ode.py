@@ -9,13 +9,13 @@ import tensorflow_probability as tfp
 from keras_node import adjoints, likelihoods, solvers
 from keras_node.common import random_numbers, tfp_variables
 from keras_node.common.arguments import as_time, is_positive
+from keras_node.common.conversion import as_count
 from keras_node.common.state import solved_dtype
-from keras_node.common.tensors import as_count
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration.options import Solving
 from keras_node.latent import (
     batch_axes,
-    components,
+    component_checks,
     encoders,
     export,
     observation_errors,
@@ -147,7 +147,7 @@ class LatentODE(Solving, VariationalModel):
         posterior_head=None,
         **kwargs,
     ):
-        components.check_dims(observation_dim, latent_dim)
+        component_checks.check_dims(observation_dim, latent_dim)
         super().__init__(observation_dim > 0, autocast=False, **kwargs)
         policy = self.dtype_policy
         # Half precision is too coarse for states and distributions.
@@ -155,27 +155,29 @@ class LatentODE(Solving, VariationalModel):
         self.observation_dim = int(observation_dim)
         self.latent_dim = int(latent_dim)
         self.encoder = encoders.get(encoder, policy)
-        self.dynamics = components.or_default(dynamics, latent_dim, policy)
+        self.dynamics = component_checks.or_default(
+            dynamics, latent_dim, policy
+        )
         self._field = VectorField(self.dynamics, self)
         self.likelihood = likelihoods.get(likelihood)
         num_outputs = self.likelihood.num_outputs(self.observation_dim)
-        self.decoder = components.or_default(decoder, num_outputs, policy)
-        components.check_decoder(self.decoder)
+        self.decoder = component_checks.or_default(decoder, num_outputs, policy)
+        component_checks.check_decoder(self.decoder)
         if prior is None:
-            prior = components.standard_normal(latent_dim, dtype)
+            prior = component_checks.standard_normal(latent_dim, dtype)
         self.prior = prior
-        components.check_prior(self.prior, latent_dim, dtype)
+        component_checks.check_prior(self.prior, latent_dim, dtype)
         self.initial_time = as_time(initial_time, "initial_time")
         self._set_options(solver, adjoint, "drift")
         if posterior_head is None:
             posterior_head = keras.layers.Dense(2 * latent_dim, dtype=policy)
         self._posterior_head = posterior_head
-        components.check_posterior_head(posterior_head)
+        component_checks.check_posterior_head(posterior_head)
         self._prior_layers = tfp_variables.layers_of(self.prior)
         self._prior_variables = tfp_variables.adopted_variables(
             self.prior, self._prior_layers
         )
-        components.check_window(self.likelihood.window, self.initial_time)
+        component_checks.check_window(self.likelihood.window, self.initial_time)
         self._process.build(self.observation_dim)
         self._field_layers = self._field.held_layers()
         self._field.warn_of_untracked()

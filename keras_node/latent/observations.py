@@ -4,7 +4,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.common.tensors import as_floats, as_tensor
+from keras_node.common.conversion import as_floats, as_tensor
 from keras_node.latent import observation_errors
 
 _KEYS = ("values", "times", "mask", "targets")

@@ -11,7 +11,7 @@ from keras_node.adjoints import Adjoint
 from keras_node.common.nfe_metrics import NFE
 from keras_node.dynamics.stateful_layers import refuse_stateful_layers
 from keras_node.dynamics.vector_field import VectorField
-from keras_node.latent import components, trajectory
+from keras_node.latent import component_checks, trajectory
 from keras_node.likelihoods import Likelihood
 from keras_node.solvers import requested_times
 
@@ -76,8 +76,8 @@ class LatentProcess:
             keras.KerasTensor((None, None, num_features), dtype),
             keras.KerasTensor((None, None), "bool"),
         )
-        components.check_encoded(encoded)
-        components.check_posterior(
+        component_checks.check_encoded(encoded)
+        component_checks.check_posterior(
             self.posterior_head(encoded), self._latent_dim
         )
         self.prior.log_prob(tf.zeros([1, self._latent_dim], dtype))
@@ -87,7 +87,7 @@ class LatentProcess:
             refuse_stateful_layers([self.decoder])
         self.field.build(requested_times.t_shape(self.solver), z)
         num_outputs = self.likelihood.num_outputs(observation_dim)
-        components.check_outputs(self.decoder(z), num_outputs)
+        component_checks.check_outputs(self.decoder(z), num_outputs)
         if not self.likelihood.built:  # A loaded one is built.
             self.likelihood.build((None, observation_dim))
 
@@ -110,7 +110,7 @@ class LatentProcess:
         parameters = tf.cast(self.posterior_head(encoded), self.prior.dtype)
         loc, raw_scale = tf.split(parameters, 2, axis=-1)
         scale = tf.nn.softplus(raw_scale) + 1e-6
-        prior_loc, prior_scale = components.moments(self.prior)
+        prior_loc, prior_scale = component_checks.moments(self.prior)
         return (
             tf.where(is_observed, loc, prior_loc),
             tf.where(is_observed, scale, prior_scale),
@@ -150,7 +150,7 @@ class LatentProcess:
         return self.likelihood.mean(self._decode(states, training))
 
     def _encode(self, features, observed, training=None):
-        return components.call(
+        return component_checks.call(
             self.encoder, features, mask=observed, training=training
         )
 
@@ -197,7 +197,9 @@ class LatentProcess:
             z, integrals = state
             rates = []
             if integrals:
-                outputs = components.call(self.decoder, z, training=training)
+                outputs = component_checks.call(
+                    self.decoder, z, training=training
+                )
                 rates = [self.likelihood.rate(tf.cast(outputs, z.dtype))]
             return dynamics(t, z), rates
 
@@ -206,7 +208,7 @@ class LatentProcess:
     def _decode(self, states, training=None):
         """Returns the decoder's outputs along latent trajectories."""
         flat = tf.reshape(states, [-1, self._latent_dim])
-        outputs = components.call(self.decoder, flat, training=training)
+        outputs = component_checks.call(self.decoder, flat, training=training)
         outputs = tf.cast(outputs, self.prior.dtype)
         shape = tf.concat([tf.shape(states)[:-1], tf.shape(outputs)[1:]], 0)
         shaped = tf.reshape(outputs, shape)

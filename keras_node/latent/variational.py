@@ -12,9 +12,9 @@ from keras_node.common.arguments import (
     as_positive_integer,
     is_nonnegative,
 )
+from keras_node.common.conversion import as_count, is_integer_tensor
 from keras_node.common.nfe_metrics import NFE
 from keras_node.common.random_numbers import Seeds
-from keras_node.common.tensors import as_count, is_integer_tensor
 from keras_node.latent.method_graphs import KeptGraphs
 
 

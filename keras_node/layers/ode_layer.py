@@ -10,14 +10,14 @@ from keras_node import adjoints, solvers
 from keras_node import regularizers as regularization
 from keras_node.common import nfe_metrics
 from keras_node.common.arguments import as_boolean
+from keras_node.common.conversion import as_floats
 from keras_node.common.keras_internals import set_mask
 from keras_node.common.random_numbers import Seeds
-from keras_node.common.tensors import as_floats
 from keras_node.dynamics import probe_noise
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration.options import Solving
 from keras_node.integration.solve import solve
-from keras_node.layers.penalties import Penalties
+from keras_node.layers.integrated_penalties import Penalties
 from keras_node.saving import configs
 from keras_node.solvers import requested_times
 

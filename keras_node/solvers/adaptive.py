@@ -13,6 +13,7 @@ from keras_node.solvers import (
     step,
     step_size_control,
 )
+from keras_node.solvers.first_step_size import first_step
 
 # A step below this fraction of the largest time no longer moves the clock.
 _RESOLUTION = 1e-15
@@ -96,7 +97,7 @@ class AdaptiveLoop:
         zeros = tf.zeros_like(t, tf.int32)
         num_evaluations = zeros + 1
         if first_step_size is None:
-            h, longest = step_size_control.first_step(
+            h, longest = first_step(
                 self._ode_fn,
                 t,
                 y,

@@ -5,9 +5,10 @@ import functools
 import tensorflow as tf
 
 from keras_node.common.arguments import is_positive
-from keras_node.solvers import clocks, solution, statuses, step_size_control
+from keras_node.solvers import clocks, solution, statuses
 from keras_node.solvers.adaptive import AdaptiveLoop
 from keras_node.solvers.base import Solver
+from keras_node.solvers.first_step_size import first_step
 from keras_node.solvers.replay import replay
 from keras_node.solvers.step_sequence import FixedSteps
 
@@ -82,7 +83,7 @@ class ExplicitRungeKutta(Solver):
         """Returns the automatic first step size; takes two evaluations."""
         clock_rank = times.shape.rank - 1
         t = times[0]
-        first = step_size_control.first_step(
+        first = first_step(
             ode_fn,
             t,
             y,
