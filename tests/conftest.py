@@ -13,12 +13,13 @@ MATRIX = {
     "test_solves_in_control_flow.py",
     "test_tracked_weights.py",
 }
-# The default adjoint, eagerly and, of `odeint` and `ODELayer`, in graphs; the
-# others with `-m slow`.
+# The default adjoint, eagerly, and that of `odeint` in graphs; the others with
+# `-m slow`.
 SLOW = [
     {"backsolve"},
     {"direct"},
     {"xla"},
+    {"ODELayer", "function"},
     {"CNFBijector", "function"},
     {"LatentODE", "function"},
     {"NormalizingFlow", "function"},

@@ -324,6 +324,7 @@ def test_an_auto_batched_joint_distribution_refuses_adaptive_steps():
         _check_joint(tfd.JointDistributionSequentialAutoBatched, "tsit5")
 
 
+@pytest.mark.slow
 def test_a_flow_is_trained_in_the_graph_of_an_auto_batched_distribution():
     solver = keras_node.solvers.RK4(step_size=0.5)
     flow = tfd.TransformedDistribution(_normal(), _flow(solver=solver))

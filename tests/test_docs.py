@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
-SLOW = {"docs/deployment.md"}
+SLOW = {"docs/densities.md", "docs/deployment.md", "docs/time-series.md"}
 
 
 def pages():

@@ -99,6 +99,7 @@ def test_a_tolerance_that_is_a_variable_may_be_assigned():
     assert abs(tight - np.exp(-1.0)) < 0.1 * abs(loose - np.exp(-1.0))
 
 
+@pytest.mark.slow
 def test_the_number_of_graphs_is_bounded():
     for rate in range(eager_solve_graphs._MAX_KEPT + 3):
         end(lambda t, y, rate=rate: -float(rate) * y, tf.ones([]))

@@ -54,6 +54,7 @@ def test_network_that_does_not_exist_is_refused(mnist, capsys):
     assert "odenet" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_density_example_ends_with_its_table_and_plot(tmp_path, capsys):
     example = load_example("cnf_density")
     path = tmp_path / "plot.png"
@@ -78,6 +79,7 @@ def figure_4():
     return load_example("cnf_vs_nf")
 
 
+@pytest.mark.slow
 def test_comparison_ends_with_its_table_and_plot(figure_4, tmp_path, capsys):
     path = tmp_path / "plot.png"
     figure_4.main(["--smoke", "--output", str(path)])
@@ -107,6 +109,7 @@ def test_planar_layer_has_the_log_det_of_its_jacobian(figure_4):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "line"),
     [

@@ -164,8 +164,8 @@ def _enable_lora(layer):
     ("part", "change"),
     [
         ("dynamics", _quantize),
-        ("decoder", _enable_lora),
-        ("head", _quantize),
+        pytest.param("decoder", _enable_lora, marks=pytest.mark.slow),
+        pytest.param("head", _quantize, marks=pytest.mark.slow),
     ],
 )
 def test_layer_that_is_quantized_or_gets_lora_is_used_as_it_is(part, change):

@@ -32,6 +32,7 @@ def _private_times(batch=4, times=6):
     return np.sort(rng.uniform(0, 1, (batch, times)), axis=1).astype("float32")
 
 
+@pytest.mark.slow
 def test_masked_point_is_as_good_as_a_dropped_one(model):
     values, times = _values(), _private_times()
     mask = np.ones((4, 6), bool)
@@ -182,9 +183,8 @@ def test_gradients_flow_to_every_part_whatever_the_times():
             assert np.any(gradient != 0), weight.path
 
 
-@pytest.mark.parametrize(
-    "adjoint", [pytest.param("backsolve", marks=pytest.mark.slow), "direct"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("adjoint", ["backsolve", "direct"])
 def test_adjoints_agree_where_times_are_equal(adjoint):
     # Before, at and after the initial time, with ties and a padded tail.
     times = np.tile([0.0, 0.4, 0.4, 0.9, 0.9, 0.9], (4, 1))
@@ -275,6 +275,7 @@ def test_bound_is_the_evidence_where_the_posterior_is_exact():
     assert abs(bound - log_evidence) < 1e-4
 
 
+@pytest.mark.slow
 def test_bounds_of_another_posterior_rise_to_the_evidence():
     x = np.array([0.3, 1.1, 0.8, 0.2], "float32")
     log_evidence, loc, scale = _evidence_and_posterior(x)

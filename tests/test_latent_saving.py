@@ -127,6 +127,7 @@ def test_posterior_head_may_be_a_layer_of_ones_own():
         _model(posterior_head="dense")
 
 
+@pytest.mark.slow
 def test_diagnostics_work_on_a_model_that_was_never_compiled():
     model = _model(solver="tsit5")
     report = diagnostics.check_gradients(model, DATA)

@@ -95,6 +95,7 @@ def test_xla_trains_as_a_graph_does(name, adjoint):
     np.testing.assert_allclose(*histories, rtol=1e-4)
 
 
+@pytest.mark.slow
 @ALL_BUT_SLOWLY_LATENT_ODE
 def test_several_steps_per_execution_train_as_one_does(name):
     weights = []

@@ -274,6 +274,7 @@ def _conditional_chain(folder):
     return flow, tf.saved_model.load(folder / "flow")
 
 
+@pytest.mark.slow
 def test_served_chain_of_conditional_flows_names_and_checks_its_inputs(
     tmp_path,
 ):
@@ -333,6 +334,7 @@ def test_served_latent_ode_says_which_shape_does_not_fit(served):
         loaded.signatures["reconstruct"](**series, target_times=times[:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flow", "latent"])
 def test_model_with_the_direct_adjoint_is_served(kind, tmp_path):
     solver = zoo.keras_node.solvers.Euler()

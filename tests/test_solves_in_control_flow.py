@@ -132,6 +132,10 @@ CASES = (
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize("control, kind, mode", CASES)
 def test_solve_in_control_flow_has_its_gradients(control, kind, adjoint, mode):
+    if adjoint == "direct" and (control, mode) == (cond, "xla"):
+        pytest.skip(
+            "XLA has no FakeParam for the steps of the branch not taken."
+        )
     actual = gradients_through(control, *parameter(kind), adjoint, mode)
     assert_close(actual, expected(adjoint), RTOL[adjoint])
 
