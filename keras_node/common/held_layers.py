@@ -1,4 +1,4 @@
-"""Search for Keras layers in dynamics, and refusal of stateful ones."""
+"""Search for the Keras layers that a callable holds."""
 
 import functools
 import inspect

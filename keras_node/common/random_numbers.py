@@ -1,8 +1,9 @@
-"""Noise that does not depend on the number of replicas that share a batch.
+"""Seeds that are saved, normal numbers, and noise shared by replicas.
 
 Under a `tf.distribute.Strategy` each replica draws noise for the whole batch,
 from a seed that all replicas share, and takes its own rows: the rows of the
-first replica come first, then those of the second, and so on.
+first replica come first, then those of the second, and so on. So the noise of
+a row does not depend on the number of replicas.
 """
 
 import keras

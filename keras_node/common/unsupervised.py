@@ -1,4 +1,4 @@
-"""Checks shared by models that train without targets."""
+"""Base class and checks of models that train without targets."""
 
 import reprlib
 

@@ -42,8 +42,7 @@ class VectorField:
                 f"f(t, y).{hint} Received: dynamics={dynamics!r}"
             )
         self.dynamics = dynamics
-        self._read, self._names = set(), {}
-        self._trainable = {}
+        self._read, self._trainable = set(), {}
         self.owner = owner
         if not self._is_layer:
             self._check_signature()
@@ -151,7 +150,6 @@ class VectorField:
         for variable in traced.read_variables:
             self._read.add(id(variable))
             if variable.trainable:
-                self._names[id(variable)] = variable.name
                 self._trainable[id(variable)] = weakref.ref(variable)
 
     def trainable_variables(self):
@@ -205,9 +203,9 @@ class VectorField:
         holders = [self.owner, *reachable_layers(self.dynamics)]
         tracked = {i for h in holders for v in h.variables for i in _ids(v)}
         names = [
-            self._names[i]
-            for i, reference in self._trainable.items()
-            if i not in tracked and reference() is not None
+            variable.name
+            for variable in self.trainable_variables()
+            if id(variable) not in tracked
         ]
         if names:
             warnings.warn(
