@@ -1,8 +1,8 @@
 """The contract of a likelihood `p(x | z)` of observations."""
 
 import keras
-import tensorflow as tf
 
+from keras_node.likelihoods.masks import masked_sum
 from keras_node.saving import configs
 
 
@@ -47,8 +47,3 @@ class Likelihood(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return configs.from_config(cls, config)
-
-
-def masked_sum(log_prob, mask, axis):
-    zeros = tf.zeros_like(log_prob)
-    return tf.reduce_sum(tf.where(mask, log_prob, zeros), axis=axis)

@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_node.common.arguments import is_finite
-from keras_node.likelihoods.base import Likelihood, masked_sum
+from keras_node.likelihoods.base import Likelihood
+from keras_node.likelihoods.masks import masked_sum
 from keras_node.likelihoods.pointwise import get, serialize
 
 

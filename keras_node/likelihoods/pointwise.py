@@ -5,7 +5,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.common.arguments import is_positive
-from keras_node.likelihoods.base import Likelihood, masked_sum
+from keras_node.likelihoods.base import Likelihood
+from keras_node.likelihoods.masks import masked_sum
 from keras_node.saving import configs, identifiers
 
 

@@ -13,7 +13,7 @@ from keras_node.common.state import as_float64, flat_ode_fn, widen
 from keras_node.saving import configs
 from keras_node.solvers import assertions, solution
 from keras_node.solvers.own_adjoint import OwnAdjointSolver, as_number
-from keras_node.solvers.trajectory_recorder import TrajectoryRecorder
+from keras_node.solvers.solver_chosen_times import TrajectoryRecorder
 
 
 class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
