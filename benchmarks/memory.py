@@ -27,12 +27,15 @@ import keras_node
 
 ADJOINTS = {
     "backsolve": lambda: keras_node.adjoints.BacksolveAdjoint(),
+    "checkpoint": lambda: keras_node.adjoints.CheckpointAdjoint(),
     "checkpoint(16)": lambda: keras_node.adjoints.CheckpointAdjoint(
-        max_checkpoints=16
+        max_checkpoints=16, memory_limit=0
     ),
     "direct": lambda: keras_node.adjoints.DirectAdjoint(),
 }
-STEPS = (10, 40, 160)
+STEPS = (10, 40, 160, 1000)
+# The memory of autodiff grows with the steps, by 18 MB for each of them.
+MOST_STEPS = {"direct": 160}
 
 
 def peak_megabytes():
@@ -139,8 +142,10 @@ def main():
         return
     rows = []
     for adjoint in options.adjoints:
-        added = [measure_elsewhere(options, adjoint, n) for n in STEPS]
+        steps = [n for n in STEPS if n <= MOST_STEPS.get(adjoint, n)]
+        added = [measure_elsewhere(options, adjoint, n) for n in steps]
         row = [adjoint, *(f"{megabytes:.1f}" for megabytes in added)]
+        row += ["-"] * (len(STEPS) - len(steps))
         rows.append((*row, f"{added[-1] / max(added[0], 1e-3):.2f}"))
     timing.print_table(
         f"{options.workload}, batch x {options.batch_factor}: MB added by one "

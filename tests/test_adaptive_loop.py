@@ -12,6 +12,9 @@ import pytest
 import tensorflow as tf
 
 from keras_node.adjoints import checkpoint_store
+from keras_node.adjoints.base import Problem
+from keras_node.adjoints.checkpoint_recorder import CheckpointRecorder
+from keras_node.dynamics import graph_tracing
 from keras_node.solvers import (
     Tsit5,
     adaptive,
@@ -282,10 +285,23 @@ def test_times_within_steps_are_written_once_they_are_accepted(run):
     assert steps == [-1, 0, 0, 1, 2, 2, 2]
 
 
+def state_recorder(capacity):
+    """Returns a recorder of steps and of some states."""
+    y = tf.zeros([], tf.float64)
+    problem = Problem(
+        solver=Tsit5(max_num_steps=100),
+        field=graph_tracing.trace(lambda t, y: -y, (), y),
+        times=tf.constant([0.0, 10.0], tf.float64),
+        y=[y],
+        times_vary=False,
+    )
+    return CheckpointRecorder(problem, capacity, memory_limit=0)
+
+
 def test_checkpoints_thin_out_and_are_the_states_before_their_steps(run):
     # Steps of 1, each but the last tried first at twice that size.
     stub = Stub([BAD, GOOD] * 9 + [GOOD])
-    recorder = checkpoint_store.CheckpointRecorder(100, capacity=4)
+    recorder = state_recorder(capacity=4)
     solution = run(stub, [0.0, 10.0], recorder, first=2.0)
     assert recorded(solution) == [[*range(10)], [1] * 10]
     store = solution.record.store

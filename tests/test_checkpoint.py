@@ -127,7 +127,7 @@ def direct_gradients_of_100_steps():
 def test_gradient_of_100_steps_equals_direct_whatever_is_stored(
     direct_gradients_of_100_steps, max_checkpoints
 ):
-    adjoint = CheckpointAdjoint(max_checkpoints=max_checkpoints)
+    adjoint = CheckpointAdjoint(max_checkpoints, memory_limit=0)
     gradients = pendulum_gradients(Tsit5(step_size=0.018), adjoint, TIMES)
     assert_close(gradients, direct_gradients_of_100_steps, 1e-12)
 
@@ -152,7 +152,7 @@ def test_gradient_of_100_steps_equals_direct_whatever_is_stored(
 def test_gradient_of_coarse_steps_equals_direct(solver):
     # Coarse: continuous and discrete gradients would differ visibly.
     gradients = pendulum_gradients(
-        solver, CheckpointAdjoint(max_checkpoints=3), TIMES[::-1]
+        solver, CheckpointAdjoint(3, memory_limit=0), TIMES[::-1]
     )
     expected = pendulum_gradients(solver, "direct", TIMES[::-1])
     assert_close(gradients, expected, 1e-12)
@@ -203,7 +203,7 @@ def test_gradient_of_contracting_dynamics_does_not_drift():
                 y,
                 (0.0, 0.5),
                 Tsit5(step_size=0.00125),
-                CheckpointAdjoint(max_checkpoints=8),
+                CheckpointAdjoint(max_checkpoints=8, memory_limit=0),
             )
         ),
         float64([2.0]),

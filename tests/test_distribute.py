@@ -52,7 +52,8 @@ def test_metrics_of_two_devices_are_those_of_one(trained, name):
         np.testing.assert_allclose(two[metric], one[metric], rtol=1e-5)
     # Fixed steps: four of two stages each, and no fewer on half a batch.
     for metric in (metric for metric in one if "nfe" in metric):
-        assert two[metric] == one[metric] == [8.0]
+        expected = 0.0 if "backward" in metric else 8.0
+        assert two[metric] == one[metric] == [expected]
 
 
 def test_samples_with_clocks_of_their_own_have_the_nfe_of_one_device(trained):

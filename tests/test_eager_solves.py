@@ -127,7 +127,11 @@ def test_under_two_tapes_first_derivatives_are_given():
 
 
 def test_metrics_of_a_layer_count_what_a_graph_did():
-    layer = keras_node.ODELayer(keras.layers.Dense(2, "tanh"), name="ode")
+    layer = keras_node.ODELayer(
+        keras.layers.Dense(2, "tanh"),
+        adjoint=keras_node.adjoints.CheckpointAdjoint(memory_limit=0),
+        name="ode",
+    )
     counts = []
     for _ in range(3):
         for metric in layer.metrics:

@@ -73,18 +73,17 @@ class BacksolveAdjoint(Adjoint):
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
 
-        def forward(times, y, records):
-            del records  # The backward pass needs the states alone.
-            return problem.solver.integrate(
-                problem.field, times, y, norm=problem.norm()
-            )
+        def make_recorder():
+            return None  # The backward pass needs the states alone.
 
         def backward(problem, result, cotangents):
             solver = self.solver or problem.solver
             gradients = ReverseSolve(problem, solver, result, cotangents).run()
             return self._checked(problem, gradients)
 
-        return custom_gradient_solve(problem, forward, backward, "backsolve")
+        return custom_gradient_solve(
+            problem, make_recorder, backward, "backsolve"
+        )
 
     def _checked(self, problem, gradients):
         """Returns gradients; an error or NaN if they have drifted too far."""

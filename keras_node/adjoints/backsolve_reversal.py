@@ -5,7 +5,7 @@ import typing
 import tensorflow as tf
 
 from keras_node.adjoints.base import Gradients
-from keras_node.adjoints.custom_gradient import dense, zeros_like_sources
+from keras_node.dynamics.field_gradient import gradient_of
 from keras_node.solvers import (
     assertions,
     clocks,
@@ -41,13 +41,17 @@ class ReverseSolve:
         self._is_valid = is_valid
         self._states = clocks.zero_unless(is_valid, result.states)
         self._cotangents = clocks.zero_unless(is_valid, cotangents)
+        self._gradient = gradient_of(problem.field, needs_time=False)
+        self._shared = self._gradient.shared(
+            tf.cast(self._times[0], problem.y[0].dtype), problem.y
+        )
 
     def run(self):
         """Returns the `Gradients`."""
         vary = self._problem.times_vary
         last = tf.shape(self._times)[0] - 1
         a = [tf.zeros_like(leaf) for leaf in self._problem.y]
-        sources = zeros_like_sources(self._problem)
+        sources = self._gradient.connected_zeros()
         first_step, num_evaluations = self._first_step(last, a, sources)
         carry = _Carry(
             row=last,
@@ -73,7 +77,7 @@ class ReverseSolve:
         return Gradients(
             y=clocks.add(carry.a, [leaf[0] for leaf in self._cotangents]),
             times=times_bar,
-            sources=carry.source_bars,
+            sources=self._gradient.all_sources(carry.source_bars),
             num_evaluations=carry.num_evaluations,
             drift=clocks.largest(carry.drift),
         )
@@ -145,18 +149,11 @@ class ReverseSolve:
             t = tf.clip_by_value(
                 t, tf.minimum(early, late), tf.maximum(early, late)
             )
-            sources = self._problem.field.local_sources()
-            y = [tf.identity(leaf) for leaf in y]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch([y, sources])
-                f = self._problem.field.at(sources)(tf.cast(t, y[0].dtype), y)
-            y_bars, source_bars = tape.gradient(
-                f,
-                [y, sources],
-                output_gradients=clocks.scale(-rate, a),
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            f, kept = self._gradient.evaluate(tf.cast(t, y[0].dtype), y)
+            found = self._gradient.pull_back(
+                kept, self._shared, clocks.scale(-rate, a)
             )
-            return [*clocks.scale(rate, f), *dense([*y_bars, *source_bars])]
+            return [*clocks.scale(rate, f), *found.leaves, *found.sources]
 
         return ode_fn, tf.stack([tf.zeros_like(longest), longest])
 

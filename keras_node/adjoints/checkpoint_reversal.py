@@ -6,7 +6,9 @@ import tensorflow as tf
 
 from keras_node.adjoints import checkpoint_store
 from keras_node.adjoints.base import Gradients
-from keras_node.adjoints.custom_gradient import dense, zeros_like_sources
+from keras_node.adjoints.step_gradient import StepGradient
+from keras_node.adjoints.taken_steps import TakenSteps
+from keras_node.dynamics.field_gradient import gradient_of
 from keras_node.solvers import clocks, dense_output, step
 
 
@@ -16,7 +18,7 @@ class _Carry(typing.NamedTuple):
     n: tf.Tensor
     y_bar: list
     f_bar: list
-    row: tf.Tensor
+    row: typing.Any
     times_bar: typing.Any
     source_bars: list
     store: checkpoint_store.Store
@@ -24,18 +26,34 @@ class _Carry(typing.NamedTuple):
 
 
 class Reversal:
-    """The backward pass through one solve."""
+    """The backward pass through one solve.
 
-    def __init__(self, problem, result, cotangents):
+    Args:
+        problem: `Problem`.
+        result: `Solution`, with the record of `recorder`.
+        cotangents: List of those of `result.states`.
+        recorder: `CheckpointRecorder`.
+    """
+
+    def __init__(self, problem, result, cotangents, recorder):
         self._problem = problem
         self._solver = problem.solver
         self._tableau = problem.solver.tableau
         self._times = problem.times
-        self._interval = step.Interval.of(problem.times)
         self._steps = result.steps
-        self._store = result.record.store
         self._status = result.diagnostics.status
         self._cotangents = cotangents
+        self._gradient = recorder.gradient
+        if self._gradient.field is not problem.field:
+            # The rest of the sources, of which nothing was kept.
+            self._gradient = gradient_of(problem.field, problem.times_vary)
+        self._taken = TakenSteps(problem, result, recorder, self._gradient)
+        self._shared = self._gradient.shared(
+            tf.cast(self._times[0], problem.y[0].dtype), problem.y
+        )
+        self._step_gradient = StepGradient(
+            self._tableau, self._gradient, self._shared, problem.times_vary
+        )
         has_rows = dense_output.has_rows_within(self._times)
         self._is_landing = has_rows and self._steps.lands_on_outputs
         if self._is_landing:
@@ -51,20 +69,28 @@ class Reversal:
     def run(self):
         """Returns the `Gradients`."""
         carry = self._start()
-        carry = tf.while_loop(
-            lambda carry: carry.n >= 0,
-            lambda carry: (self._reverse_step(carry),),
+        for first, restore in self._taken.passes():
+            carry = self._run_to(first, restore, carry)
+        y_bar, times_bar, source_bars, num_evaluations = self._reverse_start(
+            carry
+        )
+        y_bar = [
+            bar + cotangent[0]
+            for bar, cotangent in zip(y_bar, self._cotangents, strict=True)
+        ]
+        sources = self._gradient.all_sources(source_bars)
+        return Gradients(y_bar, times_bar, sources, num_evaluations)
+
+    def _run_to(self, first, restore, carry):
+        """Reverses the steps down to number `first`."""
+        return tf.while_loop(
+            lambda carry: carry.n >= first,
+            lambda carry: (self._reverse_step(carry, restore),),
             (carry,),
             # More than 1 would keep the activations of several steps alive.
             parallel_iterations=1,
             maximum_iterations=self._solver.max_num_steps,
         )[0]
-        y_bar, times_bar, source_bars = self._reverse_start(carry)
-        y_bar = [
-            bar + cotangent[0]
-            for bar, cotangent in zip(y_bar, self._cotangents, strict=True)
-        ]
-        return Gradients(y_bar, times_bar, source_bars, carry.num_evaluations)
 
     def _start(self):
         # The result of a failed solve is NaN, and depends on nothing.
@@ -83,105 +109,49 @@ class Reversal:
             else [],
             row=self._last_row(),
             times_bar=tf.zeros_like(self._times) if vary else (),
-            source_bars=zeros_like_sources(self._problem),
-            store=self._store,
-            num_evaluations=tf.constant(int(self._tableau.fsal)),
+            source_bars=self._gradient.connected_zeros(),
+            store=self._taken.store,
+            num_evaluations=tf.zeros([], tf.int32) + self._taken.num_repeated,
         )
 
     def _last_row(self):
         """Returns the last requested time before the end that was reached."""
         if not self._is_dense:
-            return tf.zeros_like(self._status)
+            # XLA fails on a constant that one loop hands on to the next.
+            return ()
         reached = self._steps.output_steps[1:-1] >= 0
         return tf.reduce_sum(tf.cast(reached, tf.int32), axis=0)
 
-    def _reverse_step(self, carry):
-        store, y, f, num_repeated = self._restore(carry.store, carry.n)
+    def _reverse_step(self, carry, restore):
         y_bar = self._add_landing(carry)
-        sources = self._problem.field.local_sources()
-        ode_fn = self._problem.field.at(sources)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([y, f, sources])
-            times = self._watched_times(tape)
-            t, dt = self._steps.at(carry.n, times)
-            y1, f1, increments = step.runge_kutta_step(
-                self._tableau, ode_fn, self._interval, t, dt, y, f
-            )
-            if self._is_dense:
-                increments = step.dense_increments(
-                    self._tableau,
-                    ode_fn,
-                    self._interval,
-                    t,
-                    dt,
-                    y,
-                    increments,
-                )
-        targets, cotangents = [y1, f1], [y_bar, carry.f_bar]
+        taken = restore(carry.n, carry.store)
         row, times_bar = carry.row, carry.times_bar
-        seeds = [tf.zeros_like(leaf) for leaf in y]
+        seeds, increment_bars = [], ()
         if self._is_dense:
             row, times_bar, seeds, increment_bars = self._interpolation_bars(
-                carry, y, increments
+                carry, taken
             )
-            targets.append(increments)
-            cotangents.append(increment_bars)
-        y_bar, f_bar, times_step_bar, source_bars = tape.gradient(
-            targets,
-            [y, f, times if self._problem.times_vary else [], sources],
-            output_gradients=cotangents,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        found = self._step_gradient.pull_back(
+            taken, y_bar, carry.f_bar, increment_bars
         )
+        if self._problem.times_vary:
+            times_bar += self._pull_back_times(carry.n, found.t, found.dt)
         return _Carry(
             n=carry.n - 1,
-            y_bar=clocks.add(y_bar, seeds),
-            f_bar=f_bar,
+            y_bar=clocks.add(found.y, seeds) if seeds else found.y,
+            f_bar=found.f,
             row=row,
-            times_bar=times_bar + times_step_bar
-            if self._problem.times_vary
-            else (),
-            source_bars=clocks.add(carry.source_bars, dense(source_bars)),
-            store=store,
-            num_evaluations=carry.num_evaluations
-            + num_repeated
-            + self._evaluations_per_step(),
+            times_bar=times_bar,
+            source_bars=clocks.add(carry.source_bars, found.sources),
+            store=taken.store,
+            num_evaluations=carry.num_evaluations + taken.num_evaluations,
         )
 
-    def _restore(self, store, n):
-        """Returns `(store, y, f, num_evaluations)` at the start of step `n`.
-
-        Starts from the nearest kept state, and keeps others on the way.
-        """
-        start, leaves = checkpoint_store.nearest(store, n)
-
-        def advance(m, last, leaves, store):
-            t, dt = self._steps.at(m, self._times)
-            y, f, _ = step.runge_kutta_step(
-                self._tableau,
-                self._problem.field,
-                self._interval,
-                t,
-                dt,
-                *self._split(leaves),
-            )
-            store, last = checkpoint_store.keep_on_return(
-                store, last, m + 1, n, [*y, *f]
-            )
-            return m + 1, last, [*y, *f], store
-
-        m, _, leaves, store = tf.while_loop(
-            lambda m, *_: m < n,
-            advance,
-            (start, start, leaves, store),
-            parallel_iterations=1,
-            maximum_iterations=self._solver.max_num_steps,
-        )
-        num_evaluations = (m - start) * self._solver.evaluations_per_step()
-        return store, *self._split(leaves), num_evaluations
-
-    def _split(self, leaves):
-        size = len(self._problem.y)
-        return leaves[:size], leaves[size:]
+    def _pull_back_times(self, n, t_bar, dt_bar):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            times = self._watched_times(tape)
+            moments = self._steps.at(n, times)
+        return tape.gradient(moments, times, [t_bar, dt_bar])
 
     def _watched_times(self, tape):
         if not self._problem.times_vary:
@@ -206,8 +176,9 @@ class Reversal:
             )
         ]
 
-    def _interpolation_bars(self, carry, y, increments):
+    def _interpolation_bars(self, carry, taken):
         """Pulls back the outputs at requested times within the step."""
+        y, increments = taken.y, taken.increments
         zeros = [tf.zeros_like(leaf) for leaf in y]
 
         def lies_within(rows):
@@ -264,28 +235,24 @@ class Reversal:
 
     def _reverse_start(self, carry):
         """Pulls back the first evaluation, `f = ode_fn(t0, y0)`."""
+        times_bar = carry.times_bar if self._problem.times_vary else None
         if not self._tableau.fsal:
-            times_bar = carry.times_bar if self._problem.times_vary else None
-            return carry.y_bar, times_bar, carry.source_bars
-        sources = self._problem.field.local_sources()
-        ode_fn = self._problem.field.at(sources)
-        y = [tf.identity(leaf) for leaf in self._problem.y]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([y, sources])
-            times = self._watched_times(tape)
-            f = ode_fn(tf.cast(times[0], y[0].dtype), y)
-        y_bar, times_bar, source_bars = tape.gradient(
-            f,
-            [y, times if self._problem.times_vary else [], sources],
-            output_gradients=carry.f_bar,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
+            return (
+                carry.y_bar,
+                times_bar,
+                carry.source_bars,
+                carry.num_evaluations,
+            )
+        kept, num_evaluations = self._taken.first_kept()
+        found = self._gradient.pull_back(kept, self._shared, carry.f_bar)
+        if times_bar is not None and found.t is not None:
+            bars = tf.cast(found.t, times_bar.dtype)
+            times_bar += tf.concat(
+                [bars[None], tf.zeros_like(times_bar[1:])], axis=0
+            )
         return (
-            clocks.add(carry.y_bar, y_bar),
-            carry.times_bar + times_bar if self._problem.times_vary else None,
-            clocks.add(carry.source_bars, dense(source_bars)),
+            clocks.add(carry.y_bar, found.leaves),
+            times_bar,
+            clocks.add(carry.source_bars, found.sources),
+            carry.num_evaluations + num_evaluations,
         )
-
-    def _evaluations_per_step(self):
-        count = self._solver.evaluations_per_step()
-        return count + self._is_dense * self._tableau.num_dense_stages

@@ -4,8 +4,6 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.solvers.step_sequence import StepRecorder
-
 
 class Store(typing.NamedTuple):
     """States by the number of the step that starts from them.
@@ -41,6 +39,20 @@ def empty(capacity, leaves):
         for array, leaf in zip(arrays, leaves, strict=True)
     ]
     return Store(tf.fill([capacity], -1), tf.constant(1), arrays)
+
+
+def copy(store):
+    """Returns a store whose slots can be written without changing this one."""
+    return store._replace(
+        arrays=[
+            tf.TensorArray(
+                array.dtype,
+                size=array.size(),
+                clear_after_read=False,
+            ).unstack(array.stack())
+            for array in store.arrays
+        ]
+    )
 
 
 def keep(store, n, leaves):
@@ -108,39 +120,3 @@ def _put(store, n, leaves, is_free, is_kept):
             for array, leaf in zip(store.arrays, leaves, strict=True)
         ],
     )
-
-
-class CheckpointRecorder(StepRecorder):
-    """Keeps a bounded number of states besides the steps."""
-
-    class Record(typing.NamedTuple):
-        """The record of the steps, and the store of states."""
-
-        steps: StepRecorder.Record
-        store: Store
-
-        @property
-        def num_steps(self):
-            """The number of steps recorded."""
-            return self.steps.num_steps
-
-    def __init__(self, max_num_steps, capacity):
-        super().__init__(max_num_steps)
-        self._capacity = capacity
-
-    def start(self, t, y, f):
-        """Returns an empty record for clocks like `t`."""
-        return self.Record(
-            super().start(t, y, f), empty(self._capacity, [*y, *f])
-        )
-
-    def record(self, record, advanced, t, dt, y, f):
-        """Adds a step from `(t, y)`; it stays if any clock `advanced`."""
-        return self.Record(
-            super().record(record.steps, advanced, t, dt, y, f),
-            keep(record.store, record.num_steps, [*y, *f]),
-        )
-
-    def steps(self, record, output_steps):
-        """Returns the recorded `AdaptiveSteps`."""
-        return super().steps(record.steps, output_steps)

@@ -1,14 +1,16 @@
 """Custom gradients of solves, for adjoints that compute them by hand."""
 
+import contextlib
+
 import tensorflow as tf
 
 from keras_node.common import tf_internals
 from keras_node.dynamics.graph_tracing import PythonField
-from keras_node.solvers import assertions
+from keras_node.solvers import assertions, solution
 
 
-def solve_unrecorded(forward, problem, *options):
-    """Runs `forward(times, y, *options)`, hidden from every tape.
+def solve_unrecorded(problem, recorder=None):
+    """Returns the `Solution` of a problem, hidden from every tape.
 
     An eager tape records even inside a custom gradient, and keeps the
     activations of every step alive: an operation whose gradient needs its own
@@ -18,19 +20,26 @@ def solve_unrecorded(forward, problem, *options):
     """
     times = tf.stop_gradient(problem.times)
     y = [tf.stop_gradient(leaf) for leaf in problem.y]
-    if isinstance(problem.field, PythonField):
-        return forward(times, y, *options)
-    with tf_internals.stop_recording():
-        return forward(times, y, *options)
+    is_traced = not isinstance(problem.field, PythonField)
+    with contextlib.ExitStack() as stack:
+        if is_traced:
+            stack.enter_context(tf_internals.stop_recording())
+        result = problem.solver.integrate(
+            problem.field, times, y, recorder=recorder, norm=problem.norm()
+        )
+    # `tf.function` builds the gradient of all that it returns.
+    internal = [tf.stop_gradient(x) for x in result.internal]
+    return result._replace(internal=solution.InternalState(*internal))
 
 
-def custom_gradient_solve(problem, forward, backward, name):
+def custom_gradient_solve(problem, make_recorder, backward, name):
     """Solves a problem whose gradient is computed by hand.
 
     Args:
         problem: `Problem`.
-        forward: Callable of `(times, y, records)` that returns a `Solution`,
-            with what the backward pass needs if `records` is true.
+        make_recorder: Callable that returns what records the solve for its
+            backward pass, see `StepRecorder`; or `None`. Not called where no
+            gradient can be asked for.
         backward: Callable of `(problem, solution, cotangents)`, the last
             being those of `solution.states`, that returns `Gradients`.
         name: String, the name of the adjoint, for messages.
@@ -45,7 +54,7 @@ def custom_gradient_solve(problem, forward, backward, name):
         graph = tf.compat.v1.get_default_graph()
         # A graph that only infers records nothing, and can be exported.
         records = tf_internals.are_recording() or problem.is_whole_graph
-        result = solve_unrecorded(forward, problem, records)
+        result = solve_unrecorded(problem, make_recorder() if records else None)
         solutions.append(result)
 
         def gradient(*cotangents, variables=()):
@@ -68,7 +77,7 @@ def custom_gradient_solve(problem, forward, backward, name):
                 backward,
                 result
                 if is_at_hand
-                else solve_unrecorded(forward, problem, True),
+                else solve_unrecorded(problem, make_recorder()),
                 cotangents,
                 name,
             )
@@ -84,7 +93,7 @@ def custom_gradient_solve(problem, forward, backward, name):
 
 def _gradients(problem, backward, *args):
     """Returns the cotangents of times, state and all sources."""
-    first, *others = problem.field.parts()
+    first, *others = problem.field.parts
     gradients = _differentiable_once(
         problem._replace(field=first), backward, *args
     )
@@ -173,13 +182,3 @@ def reported(report, value, tensors):
     ]
     with tf.control_dependencies(updates):
         return [tf.identity(tensor) for tensor in tensors]
-
-
-def zeros_like_sources(problem):
-    """Returns zero cotangents for the sources of the dynamics."""
-    return [tf.zeros_like(source) for source in problem.field.sources]
-
-
-def dense(gradients):
-    """Converts the sparse gradients of gathers, which loops cannot carry."""
-    return [tf.convert_to_tensor(gradient) for gradient in gradients]

@@ -49,17 +49,7 @@ class DirectAdjoint(Adjoint):
         if not solver.is_adaptive:
             return self._solve_fixed(problem)
         recorder = StepRecorder(solver.max_num_steps)
-
-        def forward(times, y):
-            return solver.integrate(
-                problem.field,
-                times,
-                y,
-                recorder=recorder,
-                norm=problem.norm(),
-            )
-
-        result = solve_unrecorded(forward, problem)
+        result = solve_unrecorded(problem, recorder)
         states, _ = replay(
             solver,
             problem.field,

@@ -5,6 +5,7 @@ As they are in TensorFlow 2.20 and 2.21.
 
 import contextlib
 import functools
+import threading
 import weakref
 
 import tensorflow as tf
@@ -62,6 +63,85 @@ def _move_gradient_to_graph(op):
 
     entry["type"] = gradient
     weakref.finalize(graph, registry.pop, name, None)
+
+
+_BUILDING = threading.RLock()
+
+
+def building_alone():
+    """Returns a context in which no other thread exchanges captures.
+
+    All calls of a function share it, but each sets its own captures. Several
+    threads share a function only when they build graphs.
+    """
+    return contextlib.nullcontext() if tf.executing_eagerly() else _BUILDING
+
+
+def pullback_of(function, outputs, sources):
+    """Returns the concrete function of a concrete function's gradient.
+
+    Args:
+        function: Concrete function.
+        outputs: List of float tensors of its graph.
+        sources: List of inputs of its graph.
+
+    Returns:
+        `(pullback, is_connected)`: a concrete function from the cotangents of
+        the outputs to those of the sources that are connected to them. What
+        it needs of the evaluation are its captures, tensors of the graph.
+    """
+    graph = function.graph
+    is_connected = []
+
+    def pull_back(*cotangents):
+        gradients = gradients_util._GradientsHelper(
+            outputs, sources, grad_ys=list(cotangents), src_graph=graph
+        )
+        is_connected[:] = [gradient is not None for gradient in gradients]
+        return [tf.convert_to_tensor(g) for g in gradients if g is not None]
+
+    specs = [tf.TensorSpec(output.shape, output.dtype) for output in outputs]
+    with graph.as_default():
+        traced = tf.function(pull_back, autograph=False)
+        pullback = traced.get_concrete_function(*specs)
+    return pullback, is_connected
+
+
+class FlatFunction:
+    """The graph of a concrete function, called for any of its tensors.
+
+    Args:
+        function: Concrete function.
+        outputs: List of tensors of its graph.
+        has_effects: Whether a call assigns variables and prints as one of
+            the function does. Default `True`.
+
+    Call arguments:
+        *inputs: The tensors for all inputs of the graph, captures included.
+    """
+
+    def __init__(self, function, outputs, has_effects=True):
+        graph = function.graph
+        own = graph.outputs, graph.control_outputs
+        graph.outputs = list(outputs)
+        if not has_effects:
+            graph.control_outputs = []
+        self._function = type(function).from_func_graph(graph, None, {})
+        graph.outputs, graph.control_outputs = own
+        self._num_captures = len(function.captured_inputs)
+
+    def __call__(self, *inputs):
+        count = len(inputs) - self._num_captures
+        return self._function._call_flat(
+            list(inputs[:count]), list(inputs[count:])
+        )
+
+
+def called_graph(op):
+    """Returns the graph of the function that an operation calls, or `None`."""
+    if op.type not in ("PartitionedCall", "StatefulPartitionedCall"):
+        return None
+    return op.graph._get_function(op.get_attr("f").name).graph
 
 
 def in_xla():

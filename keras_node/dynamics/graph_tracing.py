@@ -1,7 +1,6 @@
 """Dynamics traced to one pure function: weights and captures are inputs."""
 
-import contextlib
-import threading
+import functools
 
 import tensorflow as tf
 
@@ -79,31 +78,17 @@ class TracedField:
         self.floats = [*floats, *values]
 
     def __call__(self, t, leaves):
-        return _call(self.function, self.captures, t, leaves)
+        return self.called_with(self.captures, t, leaves)
 
-    def local_sources(self):
-        """Returns what a tape must watch in the graph that is being built.
+    def called_with(self, captures, t, leaves):
+        """Returns the derivative for other values of the captures."""
+        with tf_internals.building_alone():
+            self.function.set_external_captures(captures)
+            return self.function(t, leaves)
 
-        In the body of a loop an outer tensor is known both as itself and as
-        its capture. A copy is only known as one.
-        """
-        sources = self._selected(self.is_source)
-        copies = [tf.identity(tensor) for tensor in sources]
-        return copies + self.variables
-
-    def at(self, sources):
-        """Returns the dynamics as `f(t, leaves)` of some `local_sources`."""
-        rest = iter(sources)
-        captures = [
-            next(rest) if is_source else capture
-            for capture, is_source in zip(
-                self.captures, self.is_source, strict=True
-            )
-        ]
-        return lambda t, leaves: _call(self.function, captures, t, leaves)
-
+    @functools.cached_property
     def parts(self):
-        """Returns fields that divide the sources between them, in order.
+        """Fields that divide the sources between them, in order.
 
         The gradient to large constants takes as long as everything else. In a
         field of its own, it is left out of a graph that does not use it.
@@ -156,17 +141,6 @@ class PythonField:
 
     def __call__(self, t, leaves):
         return self._flat(t, leaves)
-
-
-_LOCK = threading.RLock()
-
-
-def _call(function, captures, t, leaves):
-    # All calls share a function, but each sets its own captures. Several
-    # threads share a function only when they build graphs.
-    with contextlib.nullcontext() if tf.executing_eagerly() else _LOCK:
-        function.set_external_captures(captures)
-        return function(t, leaves)
 
 
 def trace(ode_fn, t_shape, state):

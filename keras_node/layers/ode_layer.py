@@ -36,9 +36,11 @@ class ODELayer(Solving, keras.layers.Layer):
 
     The numbers of function evaluations (NFE) of the forward and the backward
     pass are the metrics `<layer name>_nfe` and `<layer name>_nfe_backward`:
-    `fit` shows them and `history` keeps them. With a clock for each sample,
-    the forward NFE is a mean over the batch; the backward pass goes through
-    the steps of all samples together, as many as the slowest sample needs.
+    `fit` shows them and `history` keeps them. The backward NFE is 0 where the
+    forward pass has kept all activations (see `CheckpointAdjoint`). With a
+    clock for each sample, the forward NFE is a mean over the batch; the
+    backward pass goes through the steps of all samples together, as many as
+    the slowest sample needs.
     With `adjoint="backsolve"`, `<layer name>_drift` is the largest drift.
 
     Args:

@@ -50,6 +50,7 @@ class _Trial(typing.NamedTuple):
     f1: list
     increments: list
     ratio: tf.Tensor
+    evaluated: typing.Callable
 
 
 class AdaptiveLoop:
@@ -92,7 +93,8 @@ class AdaptiveLoop:
     def _start(self, y, first_step_size):
         """Returns the first carry, and the longest step of each clock."""
         t = self._times[0]
-        f = self._ode_fn(tf.cast(t, y[0].dtype), y)
+        ode_fn = self._evaluator()
+        f = ode_fn(tf.cast(t, y[0].dtype), y)
         ones = tf.ones_like(t)
         zeros = tf.zeros_like(t, tf.int32)
         num_evaluations = zeros + 1
@@ -124,9 +126,17 @@ class AdaptiveLoop:
             outputs=(
                 dense_output.start(self._times, y) if self._is_dense else ()
             ),
-            record=(self._recorder.start(t, y, f) if self._recorder else ()),
+            record=(
+                self._recorder.start(t, y, f, ode_fn) if self._recorder else ()
+            ),
         )
         return carry, longest
+
+    def _evaluator(self):
+        """Returns the dynamics for one step, such that they are recorded."""
+        if not self._recorder:
+            return self._ode_fn
+        return self._recorder.evaluator(self._ode_fn)
 
     def _is_active(self, carry):
         succeeds = tf.equal(carry.status, statuses.SUCCESS)
@@ -162,9 +172,10 @@ class AdaptiveLoop:
         is_last = carry.h >= tf.abs(remaining) * (1 - 1e-9)
         dt = tf.where(is_last, remaining, self._direction * carry.h)
         dt = tf.where(active, dt, 0.0)
+        ode_fn = self._evaluator()
         y1, f1, increments = step.runge_kutta_step(
             self._tableau,
-            self._ode_fn,
+            ode_fn,
             self._interval,
             carry.t,
             dt,
@@ -187,6 +198,7 @@ class AdaptiveLoop:
             f1=f1,
             increments=increments,
             ratio=ratio,
+            evaluated=ode_fn,
         )
 
     def _control(self, carry, trial, longest):
@@ -234,7 +246,13 @@ class AdaptiveLoop:
         if not self._recorder:
             return ()
         return self._recorder.record(
-            carry.record, trial.accepted, carry.t, trial.dt, carry.y, carry.f
+            carry.record,
+            trial.accepted,
+            carry.t,
+            trial.dt,
+            carry.y,
+            carry.f,
+            trial.evaluated,
         )
 
     def _finish(self, y, carry):

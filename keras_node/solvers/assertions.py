@@ -34,9 +34,11 @@ def check(solver, result, is_backward=False):
         worst, time = _worst(status, failed, result.internal.t)
         # One for each code, with constant text: an outer function may be
         # compiled after this one is traced, and XLA has no string operations.
+        # `tf.debugging.Assert` would add a branch to each.
         assertions = [
-            tf.debugging.Assert(
-                tf.not_equal(worst, code), [message(solver, code), worst, time]
+            tf.raw_ops.Assert(
+                condition=tf.not_equal(worst, code),
+                data=[message(solver, code), worst, time],
             )
             for code in statuses.FAILURES
         ]
@@ -65,7 +67,7 @@ def require(condition, text, value):
         return condition
 
     def fail():
-        assertion = tf.debugging.Assert(False, [text, value])
+        assertion = tf.raw_ops.Assert(condition=False, data=[text, value])
         with tf.control_dependencies([assertion]):
             return tf.constant(False)
 

@@ -39,18 +39,26 @@ def replay(solver, ode_fn, times, steps, y, recorder=None):
     writer = _writer(tableau, ode_fn, interval, times, steps)
     limit = tf.minimum(steps.num_steps, solver.max_num_steps)
     first = tf.cast(times[0], y[0].dtype)
-    f = ode_fn(first, y) if tableau.fsal else []
+    start_fn = recorder.evaluator(ode_fn) if recorder else ode_fn
+    f = start_fn(first, y) if tableau.fsal else []
     t0, _ = steps.at(0, times)
 
     def body(carry):
         t, dt = steps.at(carry.n, times)
+        step_fn = recorder.evaluator(ode_fn) if recorder else ode_fn
         y1, f1, increments = step.runge_kutta_step(
-            tableau, ode_fn, interval, t, dt, carry.y, carry.f
+            tableau, step_fn, interval, t, dt, carry.y, carry.f
         )
         record = carry.record
         if recorder:
             record = recorder.record(
-                record, tf.ones_like(t, tf.bool), t, dt, carry.y, carry.f
+                record,
+                tf.ones_like(t, tf.bool),
+                t,
+                dt,
+                carry.y,
+                carry.f,
+                step_fn,
             )
         outputs = writer.write(carry, t, dt, y1, increments)
         return (_Carry(carry.n + 1, y1, f1, outputs, record),)
@@ -60,7 +68,7 @@ def replay(solver, ode_fn, times, steps, y, recorder=None):
         y=y,
         f=f,
         outputs=writer.start(y),
-        record=recorder.start(t0, y, f) if recorder else (),
+        record=recorder.start(t0, y, f, start_fn) if recorder else (),
     )
     carry = tf.while_loop(
         lambda carry: carry.n < limit,

@@ -168,7 +168,11 @@ class StepRecorder:
     def __init__(self, max_num_steps):
         self._max_num_steps = max_num_steps
 
-    def start(self, t, y, f):
+    def evaluator(self, ode_fn):
+        """Returns the dynamics for one step, such that they are recorded."""
+        return ode_fn
+
+    def start(self, t, y, f, evaluated):
         """Returns an empty record for clocks like `t`."""
         t_array, dt_array = [
             tf.TensorArray(
@@ -186,7 +190,7 @@ class StepRecorder:
             dt=dt_array.write(0, tf.zeros_like(t)),
         )
 
-    def record(self, record, advanced, t, dt, y, f):
+    def record(self, record, advanced, t, dt, y, f, evaluated):
         """Adds a step from `(t, y)`; it stays if any clock `advanced`.
 
         A step that was rejected in every clock is overwritten by the next.

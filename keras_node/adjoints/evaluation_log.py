@@ -1,0 +1,145 @@
+"""What the evaluations of a solve kept, for a bounded number of steps."""
+
+import typing
+
+import tensorflow as tf
+
+from keras_node.common import tf_internals
+
+# The most steps kept under XLA, which reserves the memory of all beforehand.
+_MOST_UNDER_XLA = 16
+
+# The memory of an empty slot of a `TensorArray`, in bytes.
+_SLOT_SIZE = 32
+
+
+class Log(typing.NamedTuple):
+    """What the evaluations of the first steps kept.
+
+    Attributes:
+        window: Integer scalar, the number of steps that there is room for.
+        evaluations: A `TensorArray` for each tensor that an evaluation keeps:
+            at 0 that of the start, then those of the first step, and so on;
+            one slot more for evaluations that are not kept.
+        starts: The same for each leaf at the start of each step.
+    """
+
+    window: tf.Tensor
+    evaluations: list
+    starts: list
+
+
+class EvaluationLog:
+    """Writes and reads a `Log`.
+
+    Args:
+        specs: List of `TensorSpec`s, what an evaluation keeps.
+        start_specs: The same for the leaves at the start of each step.
+        num_per_step: Integer, the number of evaluations in a step.
+        max_num_steps: Integer, the most steps of the solve.
+        memory_limit: Integer, the most bytes to keep.
+
+    Attributes:
+        is_sized: Whether all sizes are known before the solve.
+        keeps_all: Whether no solve can be longer than the log, as far as is
+            known before it.
+    """
+
+    def __init__(
+        self, specs, start_specs, num_per_step, max_num_steps, memory_limit
+    ):
+        self._specs = specs
+        self._num_per_step = num_per_step
+        self._memory_limit = memory_limit
+        self._most = max_num_steps
+        if tf_internals.in_xla():
+            self._most = min(max_num_steps, _MOST_UNDER_XLA)
+        self.is_sized = all(
+            spec.shape.is_fully_defined() for spec in specs + start_specs
+        )
+        self.keeps_all = (
+            self.is_sized
+            and self._window_for(specs, start_specs) == max_num_steps
+        )
+
+    def _window_for(self, kept, leaves):
+        """Returns how many steps fit, from tensors like those of each."""
+        evaluation = sum(_bytes_of(x) for x in kept)
+        step = self._num_per_step * evaluation + sum(map(_bytes_of, leaves))
+        # What keeps nothing takes no room.
+        if isinstance(step, int):
+            return min(self._most, self._memory_limit // max(step, 1))
+        fitting = self._memory_limit // step
+        return tf.cast(tf.minimum(fitting, self._most), tf.int32)
+
+    def start(self, first, leaves):
+        """Returns an empty log.
+
+        Args:
+            first: List of tensors, what the evaluation at the start kept;
+                `None` for none, if all sizes are known.
+            leaves: List of leaves at the start.
+        """
+        window = self._window_for(first or self._specs, leaves)
+        window = tf.convert_to_tensor(window)
+        size = 2 + window * self._num_per_step
+        evaluations = [_array(spec, size) for spec in self._specs]
+        if first is not None:
+            evaluations = _write(evaluations, 0, first)
+        starts = [_array(leaf, 1 + window) for leaf in leaves]
+        return Log(window, evaluations, _write(starts, window, leaves))
+
+    def record(self, log, n, kept, leaves):
+        """Adds the evaluations of step `n`; one tried again overwrites it.
+
+        Args:
+            log: `Log`.
+            n: Integer scalar.
+            kept: List of tensors for each evaluation of the step.
+            leaves: List of leaves at its start.
+        """
+        start = 1 + n * self._num_per_step
+        has_room = n < log.window
+        unkept = 1 + log.window * self._num_per_step
+        evaluations = log.evaluations
+        for i, tensors in enumerate(kept):
+            slot = tf.where(has_room, start + i, unkept)
+            evaluations = _write(evaluations, slot, tensors)
+        starts = _write(log.starts, tf.minimum(n, log.window), leaves)
+        return Log(log.window, evaluations, starts)
+
+    def first(self, log):
+        """Returns what the evaluation at the start kept."""
+        return [array.read(0) for array in log.evaluations]
+
+    def read(self, log, n):
+        """Returns `(kept, leaves)` of step `n`."""
+        start = 1 + n * self._num_per_step
+        kept = [
+            [array.read(start + i) for array in log.evaluations]
+            for i in range(self._num_per_step)
+        ]
+        return kept, [array.read(n) for array in log.starts]
+
+
+def _array(like, size):
+    return tf.TensorArray(
+        like.dtype,
+        size=size,
+        element_shape=like.shape,
+        clear_after_read=False,
+    )
+
+
+def _write(arrays, slot, tensors):
+    return [
+        array.write(slot, x) for array, x in zip(arrays, tensors, strict=True)
+    ]
+
+
+def _bytes_of(like):
+    """Returns the memory of a tensor in its slot; an integer if known."""
+    size = like.shape.num_elements()
+    if size is None:
+        size = tf.size(like, out_type=tf.int64)
+    return _SLOT_SIZE + like.dtype.size * size

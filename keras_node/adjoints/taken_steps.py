@@ -1,0 +1,174 @@
+"""The steps of a solve, read or taken again for the backward pass."""
+
+import typing
+
+import tensorflow as tf
+
+from keras_node.adjoints import checkpoint_store
+from keras_node.adjoints.step_gradient import Evaluations
+from keras_node.solvers import clocks, dense_output, step
+
+
+class TakenStep(typing.NamedTuple):
+    """A step that was taken.
+
+    Attributes:
+        dt: Float64 per clock; 0 in those that did not advance.
+        y, f: Lists of leaves, state and derivative at its start; `[]` where
+            nothing needs them.
+        increments: List of leaves for each stage, as above.
+        evaluations: `Evaluations`, those of its stages.
+        store: `Store` of states, after the step was found.
+        num_evaluations: Integer, how often the dynamics are evaluated for the
+            gradient.
+    """
+
+    dt: tf.Tensor
+    y: list
+    f: list
+    increments: list
+    evaluations: Evaluations
+    store: checkpoint_store.Store
+    num_evaluations: typing.Any
+
+
+class TakenSteps:
+    """The accepted steps of a solve, with what their gradients need.
+
+    Args:
+        problem: `Problem`.
+        result: `Solution`, with the record of `recorder`.
+        recorder: `CheckpointRecorder`.
+        gradient: `FieldGradient`; what was kept is for the recorder's own.
+
+    Attributes:
+        store: The `Store` of states after the solve; `()` if there is none.
+        num_repeated: Integer, evaluations of the forward pass that only the
+            gradient needs.
+    """
+
+    def __init__(self, problem, result, recorder, gradient):
+        self._problem = problem
+        self._solver = problem.solver
+        self._tableau = problem.solver.tableau
+        self._times = problem.times
+        self._interval = step.Interval.of(problem.times)
+        self._steps = result.steps
+        self._record = result.record
+        self._recorder = recorder
+        self._gradient = gradient
+        self._has_log = recorder.log and gradient is recorder.gradient
+        self._has_dense_stages = (
+            self._tableau.num_dense_stages
+            and dense_output.has_rows_within(problem.times)
+            and not result.steps.lands_on_outputs
+        )
+        self.store = result.record.store
+        if self._recorder.keeps_states and tf.executing_eagerly():
+            # The same steps may be reversed again.
+            self.store = checkpoint_store.copy(self.store)
+        self.num_repeated = result.record.num_repeated if self._has_log else 0
+
+    def passes(self):
+        """Returns pairs `(first, restore)` that lead from the end to the start.
+
+        The steps from number `first` on are found by `restore(n, store)`, which
+        returns a `TakenStep`.
+        """
+        passes = []
+        if self._recorder.keeps_states:
+            num_kept = self._record.log.window if self._has_log else 0
+            passes.append((num_kept, self._take_again))
+        if self._has_log:
+            passes.append((0, self._read))
+        return passes
+
+    def first_kept(self):
+        """Returns what the first evaluation kept, and how many it takes."""
+        if self._has_log:
+            (kept,) = self._recorder.read_first(self._record).kept
+            return kept, self._gradient.num_evaluations
+        y = self._problem.y
+        _, kept = self._gradient.evaluate(
+            tf.cast(self._times[0], y[0].dtype), y
+        )
+        return kept, 1 + self._gradient.num_evaluations
+
+    def _read(self, n, store):
+        """Returns step `n` as it was recorded."""
+        t, dt = self._steps.at(n, self._times)
+        evaluations, leaves = self._recorder.read(self._record, n)
+        y, f = self._split(leaves)
+        slopes = evaluations.derivatives
+        if f:
+            slopes = [f, *slopes]
+        increments = [clocks.scale(dt, slope) for slope in slopes]
+        return self._with_dense_stages(
+            t, TakenStep(dt, y, f, increments, evaluations, store, 0)
+        )
+
+    def _take_again(self, n, store):
+        """Returns step `n`, from the nearest state that was kept."""
+        store, y, f, num_repeated = self._restore(store, n)
+        t, dt = self._steps.at(n, self._times)
+        evaluations = Evaluations(self._gradient)
+        *_, increments = step.runge_kutta_step(
+            self._tableau, evaluations, self._interval, t, dt, y, f
+        )
+        count = num_repeated + self._solver.evaluations_per_step()
+        return self._with_dense_stages(
+            t, TakenStep(dt, y, f, increments, evaluations, store, count)
+        )
+
+    def _with_dense_stages(self, t, taken):
+        """Adds the stages that only dense output needs, and counts them."""
+        count, increments = taken.num_evaluations, taken.increments
+        if self._has_dense_stages:
+            count += self._tableau.num_dense_stages
+            increments = step.dense_increments(
+                self._tableau,
+                taken.evaluations,
+                self._interval,
+                t,
+                taken.dt,
+                taken.y,
+                increments,
+            )
+        count += self._gradient.num_evaluations * len(taken.evaluations.kept)
+        return taken._replace(increments=increments, num_evaluations=count)
+
+    def _restore(self, store, n):
+        """Returns `(store, y, f, num_evaluations)` at the start of step `n`.
+
+        Starts from the nearest kept state, and keeps others on the way.
+        """
+        start, leaves = checkpoint_store.nearest(store, n)
+
+        def advance(m, last, leaves, store):
+            t, dt = self._steps.at(m, self._times)
+            y, f, _ = step.runge_kutta_step(
+                self._tableau,
+                self._problem.field,
+                self._interval,
+                t,
+                dt,
+                *self._split(leaves),
+            )
+            store, last = checkpoint_store.keep_on_return(
+                store, last, m + 1, n, [*y, *f]
+            )
+            return m + 1, last, [*y, *f], store
+
+        m, _, leaves, store = tf.while_loop(
+            lambda m, *_: m < n,
+            advance,
+            (start, start, leaves, store),
+            parallel_iterations=1,
+            maximum_iterations=self._solver.max_num_steps,
+        )
+        num_evaluations = (m - start) * self._solver.evaluations_per_step()
+        return store, *self._split(leaves), num_evaluations
+
+    def _split(self, leaves):
+        size = len(self._problem.y)
+        return leaves[:size], leaves[size:]
