@@ -26,15 +26,95 @@ SLOW = [
 ]
 
 
+# The same for other tests: cases whose subject other cases of the test, or
+# other tests, hold as well.
+SLOW_CASES = {
+    "test_a_graph_that_only_infers_records_nothing": [{"backsolve"}],
+    "test_a_graph_with_its_gradient_is_freed": [{"False"}, {"direct"}],
+    "test_a_healthy_solve_and_its_gradient_pass": [{"times3"}, {"times5"}],
+    "test_all_weights_exist_before_the_first_step_and_are_trained": [
+        {"partial"},
+        {"template"},
+        {"inverse_autoregressive"},
+    ],
+    "test_another_solver_is_used_at_once": [
+        {"evaluate"},
+        {"generate"},
+        {"predict"},
+    ],
+    "test_any_batch_shape_gives_the_same_numbers": [{"False", "(4, 5)"}],
+    "test_clocks_of_their_own_keep_the_gradients_of_their_steps": [{"0"}],
+    "test_closed_forms_are_met_at_every_time": [{"float32", "backwards"}],
+    "test_each_method_has_the_gradient_of_its_steps": [
+        {"rk4", "268435456"},
+        {"dopri8", "4000"},
+    ],
+    "test_every_adjoint_is_exported": [{"direct"}, {"backsolve", "False"}],
+    "test_failing_dynamics_end_with_a_status": [
+        {"a pole in the state"},
+        {"a root"},
+        {"infinity"},
+        {"nan at a time"},
+        {"too fast"},
+    ],
+    "test_failure_is_nan_from_where_it_is": [{"bosh3"}, {"dopri8"}],
+    "test_fit_shows_its_metrics_and_lowers_the_loss": [{"xla"}],
+    "test_gradient_does_not_depend_on_what_is_kept": [
+        {"0"},
+        {"268435456", "eager"},
+        {"268435456", "xla"},
+    ],
+    "test_gradient_is_that_of_the_closed_form": [
+        {"backsolve", "eager"},
+        {"backsolve", "xla"},
+        {"direct", "function"},
+        {"direct", "xla"},
+    ],
+    "test_gradients_of_rows_in_opposite_directions": [{"True"}],
+    "test_layer_in_control_flow_has_its_gradients": [{"tf"}, {"constant"}],
+    "test_layer_of_the_dynamics_that_changes_is_seen_by_the_next_call": [
+        {"enable_lora"},
+        {"reconstruct_call", "change_activation"},
+        {"sample_call"},
+    ],
+    "test_model_that_was_never_compiled_comes_back": [
+        {"_by_deepcopy"},
+        {"_by_file_not_compiled"},
+    ],
+    "test_network_that_a_callable_holds_is_trained": [
+        {"in_a_model"},
+        {"trajectory"},
+    ],
+    "test_no_constant_of_a_graph_is_nan": [{"bosh3"}, {"dopri8"}],
+    "test_nothing_is_traced_again_while_nothing_changes": [{"encode"}],
+    "test_number_in_a_layer_of_ones_own_is_seen": [{"decoder"}],
+    "test_solve_in_control_flow_has_its_gradients": [{"tf"}, {"switch_case"}],
+    "test_solver_that_is_changed_is_used_by_the_next_call": [
+        {"CNFBijector"},
+        {"set_tolerance", "LatentODE"},
+    ],
+    "test_solvers_of_tfp_have_gradients": [{"backsolve"}],
+    "test_trained_model_comes_back": [
+        {"_by_deepcopy"},
+        {"_by_file_not_compiled"},
+    ],
+    "test_work_and_error_are_those_of_mature_solvers": [{"dopri5"}],
+}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks the rest of the matrix as slow."""
+    """Marks the cases that the suite leaves out as slow."""
     for item in items:
         parameters = getattr(item, "callspec", None)
-        if item.path.name in MATRIX and parameters is not None:
-            words = set(parameters.id.split("-"))
-            if any(slow <= words for slow in SLOW):
-                item.add_marker("slow")
+        if parameters is None:
+            continue
+        sets = SLOW_CASES.get(item.originalname, [])
+        if item.path.name in MATRIX:
+            sets = sets + SLOW
+        words = set(parameters.id.split("-"))
+        if any(slow <= words for slow in sets):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="module", autouse=True)
