@@ -71,34 +71,8 @@ def load_data(arguments):
 # Network.
 
 
-@keras.saving.register_keras_serializable(package="mnist_odenet")
-class GroupNorm(keras.layers.GroupNormalization):
-    """The same function of images as its parent, in a third of the time.
-
-    A matrix product averages the channels of a group, each of them averaged
-    over the image before. The parent's moments of a tensor reshaped into
-    groups would take more of a CPU's time than the convolutions.
-    """
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        size = input_shape[-1] // self.groups
-        same_group = np.kron(np.eye(self.groups), np.ones((size, size)))
-        self.average = (same_group / size).astype("float32")
-
-    def call(self, inputs):
-        y = inputs - self._group_mean(inputs)
-        variance = self._group_mean(keras.ops.square(y))
-        scale = keras.ops.rsqrt(variance + self.epsilon) * self.gamma
-        return y * scale + self.beta
-
-    def _group_mean(self, y):
-        mean = keras.ops.mean(y, axis=(1, 2)) @ self.average
-        return mean[:, np.newaxis, np.newaxis]
-
-
 def group_norm(**kwargs):
-    return GroupNorm(groups=32, epsilon=1e-5, **kwargs)
+    return keras_node.GroupNormalization(groups=32, epsilon=1e-5, **kwargs)
 
 
 def conv(filters, **kwargs):
