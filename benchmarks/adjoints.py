@@ -1,6 +1,7 @@
 """What each adjoint costs: seconds and evaluations of a training step.
 
-The three train the same `ODELayer`, in graph mode, in turns.
+They train the same `ODELayer`, in graph mode, in turns; one of them takes all
+steps again.
 
     python benchmarks/adjoints.py
 """
@@ -15,17 +16,22 @@ import workloads
 
 import keras_node
 
-ADJOINTS = ("checkpoint", "backsolve", "direct")
+ADJOINTS = {
+    "checkpoint": "checkpoint",
+    "checkpoint_again": keras_node.adjoints.CheckpointAdjoint(memory_limit=0),
+    "backsolve": "backsolve",
+    "direct": "direct",
+}
 
 
-def make_training_step(workload, adjoint):
+def make_training_step(workload, name):
     """Returns a training step and the layer that it trains."""
     layer = keras_node.ODELayer(
         training.make_field(workload),
         times=training.TIMES,
         solver=keras_node.solvers.Tsit5(rtol=workload.rtol, atol=workload.atol),
-        adjoint=adjoint,
-        name=adjoint,
+        adjoint=ADJOINTS[name],
+        name=name,
     )
     layer.build(workload.initial_state.shape)
     state = tf.constant(workload.initial_state)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_node.adjoints import checkpoint_store
+from keras_node.adjoints import checkpoint_states
 from keras_node.adjoints.base import Problem
 from keras_node.adjoints.checkpoint_recorder import CheckpointRecorder
-from keras_node.dynamics import graph_tracing
+from keras_node.dynamics import traced_field
 from keras_node.solvers import (
     Tsit5,
     adaptive,
@@ -290,7 +290,7 @@ def state_recorder(capacity):
     y = tf.zeros([], tf.float64)
     problem = Problem(
         solver=Tsit5(max_num_steps=100),
-        field=graph_tracing.trace(lambda t, y: -y, (), y),
+        field=traced_field.trace(lambda t, y: -y, (), y),
         times=tf.constant([0.0, 10.0], tf.float64),
         y=[y],
         times_vary=False,
@@ -309,6 +309,6 @@ def test_checkpoints_thin_out_and_are_the_states_before_their_steps(run):
     # 6 was given up, but nothing has needed its slot yet.
     assert sorted(store.numbers.numpy().tolist()) == [0, 4, 6, 8]
     for n, kept in ((0, 0), (3, 0), (5, 4), (7, 6), (9, 8)):
-        number, (y, f) = checkpoint_store.nearest(store, n)
+        number, (y, f) = checkpoint_states.nearest(store, n)
         # The derivative is that of the attempt that led there.
         assert (int(number), float(y), float(f)) == (kept, kept, 2 * kept)

@@ -12,7 +12,7 @@ from scipy import linalg
 import keras_node
 from keras_node import diagnostics, solvers
 from keras_node.adjoints import BacksolveAdjoint
-from keras_node.diagnostics import solver_sweep
+from keras_node.diagnostics import solver_measurement
 
 X = np.random.default_rng(0).normal(size=(4, 2))
 TIGHT = solvers.Tsit5(rtol=1e-5, atol=1e-8, max_num_steps=50)
@@ -421,7 +421,9 @@ def test_solver_of_tfp_is_made_at_each_tolerance(eagerly):
     assert report.reference == "Tsit5(rtol=1e-05)"
     # One without a config has the tolerances that it was made with.
     raw = tfp.math.ode.DormandPrince()
-    assert solver_sweep.solver_variants(raw, [1e-2, 1e-4]) == [(raw, [None])]
+    assert solver_measurement.solver_variants(raw, [1e-2, 1e-4]) == [
+        (raw, [None])
+    ]
 
 
 def test_own_solver_that_fails_is_flagged(eagerly):

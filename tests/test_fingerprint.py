@@ -3,14 +3,12 @@
 import pytest
 import tensorflow as tf
 
-from keras_node.dynamics import graph_tracing
+from keras_node.dynamics import traced_field
 from keras_node.integration.field_signature import signature_of
 
 
 def signature(dynamics):
-    return signature_of(
-        graph_tracing.trace(dynamics, (), tf.ones([2])).function
-    )
+    return signature_of(traced_field.trace(dynamics, (), tf.ones([2])).function)
 
 
 def scaled_gradient(factor):

@@ -9,8 +9,8 @@ import tensorflow as tf
 from support.gradients import MODES, assert_close, float64, gradient
 
 import keras_node
-from keras_node.adjoints import CheckpointAdjoint, evaluation_log
-from keras_node.dynamics import field_gradient, graph_tracing
+from keras_node.adjoints import CheckpointAdjoint, kept_activations
+from keras_node.dynamics import field_gradient, traced_field
 from keras_node.integration.solve import solve
 from keras_node.solvers import RK4, Bosh3, Dopri8, Tsit5
 
@@ -135,7 +135,7 @@ def test_steps_beyond_the_limit_are_taken_again():
 
 def kept_by(dynamics, shape):
     """Returns the shapes of what an evaluation keeps."""
-    field = graph_tracing.trace(dynamics, (), tf.TensorSpec(shape))
+    field = traced_field.trace(dynamics, (), tf.TensorSpec(shape))
     kept = field_gradient.FieldGradient(field, needs_time=True).kept_specs
     return sorted(tuple(spec.shape) for spec in kept)
 
@@ -305,7 +305,7 @@ def test_gradients_can_be_taken_twice_from_a_persistent_tape():
 
 
 def test_sizes_that_are_not_known_beforehand_count():
-    log = evaluation_log.EvaluationLog(
+    log = kept_activations.EvaluationLog(
         [tf.TensorSpec((None, None))], [], 6, 1000, memory_limit=2**20
     )
     kept = log.start([tf.zeros([256, 256])], [])

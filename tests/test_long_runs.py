@@ -14,7 +14,7 @@ import tensorflow as tf
 from support import zoo
 
 import keras_node
-from keras_node.dynamics import graph_tracing
+from keras_node.dynamics import traced_field
 
 ALL = pytest.mark.parametrize("name", zoo.MODELS)
 SLOW = pytest.mark.slow
@@ -115,9 +115,9 @@ def test_no_epoch_is_traced_after_the_first(name, monkeypatch):
     data = zoo.data(name)
     options = {"validation_data": data if len(data) > 1 else data[0]}
     # Every solve that is traced traces its dynamics.
-    traced, trace = [], graph_tracing.trace
+    traced, trace = [], traced_field.trace
     monkeypatch.setattr(
-        graph_tracing,
+        traced_field,
         "trace",
         lambda *args: traced.append(args) or trace(*args),
     )

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_node.dynamics import graph_tracing
+from keras_node.dynamics import traced_field
 
 
 def trace(dynamics, state=None, t_shape=()):
-    return graph_tracing.trace(dynamics, t_shape, tf.ones([2]))
+    return traced_field.trace(dynamics, t_shape, tf.ones([2]))
 
 
 def test_python_runs_the_dynamics_once():

@@ -7,9 +7,9 @@ import tensorflow as tf
 from keras_node.adjoints.base import Gradients
 from keras_node.dynamics.field_gradient import gradient_of
 from keras_node.solvers import (
-    assertions,
     clocks,
     solution,
+    solve_failures,
     statuses,
     step_size_control,
 )
@@ -180,7 +180,9 @@ class ReverseSolve:
         result, num_attempts = self._within_budget(carry, result)
         states = result.states
         if self._problem.raises:
-            states = assertions.check(self._solver, result, is_backward=True)
+            states = solve_failures.check(
+                self._solver, result, is_backward=True
+            )
         end = [leaf[-1] for leaf in states]
         num_evaluations = result.diagnostics.num_ode_fn_evaluations
         return _Carry(

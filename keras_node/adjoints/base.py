@@ -5,7 +5,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.dynamics.graph_tracing import TracedField
+from keras_node.dynamics.traced_field import TracedField
 from keras_node.saving.identifiers import Configurable
 from keras_node.solvers import clocks
 

@@ -7,7 +7,7 @@ import warnings
 
 from keras_node import adjoints
 from keras_node.common import solving_layers
-from keras_node.diagnostics import evaluation, solver_sweep
+from keras_node.diagnostics import evaluation, solver_measurement
 from keras_node.diagnostics.table import number, paragraph, percent, table
 from keras_node.solvers import Dopri8, get
 
@@ -164,7 +164,7 @@ def work_precision(
     report = WorkPrecisionReport(
         rows=[_row(measured, exact) for measured in measurements],
         own=_row(own, exact),
-        reference=solver_sweep.describe(exact_solver),
+        reference=solver_measurement.describe(exact_solver),
         threshold=threshold,
     )
     if report.depends_on_solver:
@@ -192,7 +192,7 @@ def _reference(reference, dtype):
 
 
 def _measure(layer, x, loss):
-    with solver_sweep.measuring(layer, x, loss) as measure:
+    with solver_measurement.measuring(layer, x, loss) as measure:
         return measure()
 
 
@@ -200,14 +200,14 @@ def _measure_all(layer, x, loss, identifiers, rtols):
     """Returns a `Measurement` of each solver at each tolerance."""
     measurements = []
     for identifier in identifiers:
-        variants = solver_sweep.solver_variants(get(identifier), rtols)
+        variants = solver_measurement.solver_variants(get(identifier), rtols)
         for solver, tolerances in variants:
             with (
                 solving_layers.using(layer, solver=solver),
-                solver_sweep.measuring(layer, x, loss) as measure,
+                solver_measurement.measuring(layer, x, loss) as measure,
             ):
                 for rtol in tolerances:
-                    solver_sweep.set_tolerance(solver, rtol)
+                    solver_measurement.set_tolerance(solver, rtol)
                     measurements.append(measure())
     return measurements
 

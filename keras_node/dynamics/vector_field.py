@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_node.common.held_layers import reachable_layers
 from keras_node.common.keras_internals import flatten_layers
-from keras_node.dynamics import graph_tracing
+from keras_node.dynamics import traced_field
 from keras_node.dynamics.stateful_layers import refuse_stateful_layers
 
 
@@ -136,7 +136,7 @@ class VectorField:
             specs = tf.nest.map_structure(
                 lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), y
             )
-            self.note(graph_tracing.trace(self.bind(), t_shape, specs))
+            self.note(traced_field.trace(self.bind(), t_shape, specs))
         # Again, for layers that are created when others are built.
         self.refuse_stateful_layers()
 

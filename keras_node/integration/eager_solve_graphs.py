@@ -15,7 +15,7 @@ from keras_node.adjoints import (
     DirectAdjoint,
 )
 from keras_node.common import tf_internals
-from keras_node.dynamics.graph_tracing import PythonField, TracedField
+from keras_node.dynamics.traced_field import PythonField, TracedField
 from keras_node.integration.field_signature import signature_of
 from keras_node.saving.identifiers import Configurable
 from keras_node.solvers.solution import Solution

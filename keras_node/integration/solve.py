@@ -9,10 +9,10 @@ from keras_node.adjoints.base import Problem
 from keras_node.common import tf_internals
 from keras_node.common.conversion import as_tensor
 from keras_node.common.state import widen
-from keras_node.dynamics import graph_tracing
+from keras_node.dynamics import traced_field
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration import eager_solve_graphs
-from keras_node.solvers import assertions, requested_times
+from keras_node.solvers import requested_times, solve_failures
 
 
 def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
@@ -117,7 +117,7 @@ def solve(
     if _is_debugged(solver, adjoint):
         if tf_internals.are_recording():
             adjoint = adjoints.DirectAdjoint()
-        field = graph_tracing.PythonField(ode_fn, initial_state)
+        field = traced_field.PythonField(ode_fn, initial_state)
     else:
         field = _traced(ode_fn, initial_state, times, on_trace)
     result = eager_solve_graphs.solve(
@@ -133,7 +133,7 @@ def solve(
             num_controlled=num_controlled,
         ),
     )
-    states = assertions.check(solver, result)
+    states = solve_failures.check(solver, result)
     states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
     return tfp.math.ode.Results(
         times=times,
@@ -145,7 +145,7 @@ def solve(
 
 def _traced(ode_fn, initial_state, times, on_trace):
     """Returns the `TracedField`, checked against the resolution of time."""
-    field = graph_tracing.trace(ode_fn, times.shape[1:], initial_state)
+    field = traced_field.trace(ode_fn, times.shape[1:], initial_state)
     if on_trace is not None:
         on_trace(field)
     if field.uses_time:
