@@ -106,7 +106,7 @@ def test_a_large_constant_in_a_graph_is_a_part_of_its_own(size, expected):
     @tf.function
     def num_parts():
         field = trace(lambda t, y: rate * y * tf.reduce_sum(constant))
-        parts = field.parts()
+        parts = field.parts
         assert sum(len(part.sources) for part in parts) == len(field.sources)
         return len(parts)
 
