@@ -27,9 +27,10 @@ class CheckpointAdjoint(Adjoint):
     there are more of them, every 2nd, 4th, ... state is kept, and the steps
     between are taken again with their recorded sizes.
 
-    Under XLA, which reserves memory beforehand, activations of at most 16
-    steps are kept. Dynamics whose activations are not plain tensors, such as
-    those with a loop or a condition in them, keep none.
+    Under XLA, which reserves memory beforehand, the activations of 16 steps
+    are kept if they fit into 64 MiB, else none. Dynamics whose activations are
+    not plain tensors, such as those with a loop or a condition in them, keep
+    none.
 
     Where part of a state rests exactly it has no error, and steps may grow
     beyond the stability of the method: the exact gradient of such a step is

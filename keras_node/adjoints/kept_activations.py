@@ -6,8 +6,11 @@ import tensorflow as tf
 
 from keras_node.common import tf_internals
 
-# The most steps kept under XLA, which reserves the memory of all beforehand.
-_MOST_UNDER_XLA = 16
+# Under XLA, which reserves the memory beforehand and fills it with zeros, this
+# many steps are kept if they fit into these bytes, else none: a flow with the
+# exact trace, which keeps 10 MB a step, took half as long again.
+_STEPS_UNDER_XLA = 16
+_BYTES_UNDER_XLA = 2**26
 
 # The memory of an empty slot of a `TensorArray`, in bytes.
 _SLOT_SIZE = 32
@@ -51,9 +54,10 @@ class EvaluationLog:
         self._specs = specs
         self._num_per_step = num_per_step
         self._memory_limit = memory_limit
-        self._most = max_num_steps
+        self._most, self._least = max_num_steps, 0
         if tf_internals.in_xla():
-            self._most = min(max_num_steps, _MOST_UNDER_XLA)
+            self._most = self._least = min(max_num_steps, _STEPS_UNDER_XLA)
+            self._memory_limit = min(memory_limit, _BYTES_UNDER_XLA)
         self.is_sized = all(
             spec.shape.is_fully_defined() for spec in specs + start_specs
         )
@@ -68,9 +72,11 @@ class EvaluationLog:
         step = self._num_per_step * evaluation + sum(map(_bytes_of, leaves))
         # What keeps nothing takes no room.
         if isinstance(step, int):
-            return min(self._most, self._memory_limit // max(step, 1))
-        fitting = self._memory_limit // step
-        return tf.cast(tf.minimum(fitting, self._most), tf.int32)
+            window = min(self._most, self._memory_limit // max(step, 1))
+            return window if window >= self._least else 0
+        window = tf.minimum(self._memory_limit // step, self._most)
+        window = tf.where(window >= self._least, window, 0)
+        return tf.cast(window, tf.int32)
 
     def start(self, first, leaves):
         """Returns an empty log.
