@@ -141,6 +141,7 @@ def test_layer_takes_no_complex_numbers_or_strings(layer, state):
     assert refused(layer, {"a": state, "b": np.ones(2)})
 
 
+@pytest.mark.slow
 @examples(
     60,
     spec=strategies.structures(strategies.leaves(batch=2)),
