@@ -1,10 +1,11 @@
 """Vector fields and training steps in Keras, for this folder's scripts."""
 
 import keras
-import numpy as np
 import protocol
 import tensorflow as tf
 import workloads
+
+import keras_node
 
 TIMES = (0.0, 1.0)
 
@@ -50,44 +51,28 @@ class ConvField(keras.layers.Layer):
             workloads.GROUPS, epsilon=workloads.GROUP_EPSILON
         )
 
-    def _normalize(self, norm, y):
-        return norm(y)
-
     def _convolve(self, conv, t, y):
         return conv(tf.concat([tf.ones_like(y[..., :1]) * t, y], -1))
 
     def call(self, t, y):
-        y = tf.nn.relu(self._normalize(self.norm_0, y))
+        y = tf.nn.relu(self.norm_0(y))
         y = self._convolve(self.conv_0, t, y)
-        y = tf.nn.relu(self._normalize(self.norm_1, y))
+        y = tf.nn.relu(self.norm_1(y))
         y = self._convolve(self.conv_1, t, y)
-        return self._normalize(self.norm_2, y)
+        return self.norm_2(y)
 
 
 class TunedConvField(ConvField):
-    """The same function, written for TensorFlow's kernels.
+    """The same function, with the package's group normalization.
 
-    Keras computes the moments of a group in a reshaped tensor, four times as
-    slowly as a matrix product averages those of its channels; and 64 channels
-    fill vector registers that 65 do not.
+    The convolutions are of the state alone: 64 channels fill vector registers
+    that 65 do not.
     """
 
-    def build(self, t_shape, y_shape):
-        # The same layers, built the same way.
-        ConvField.call(self, tf.constant(0.0), tf.zeros((1, *y_shape[1:])))
-        channels = y_shape[-1]
-        size = channels // workloads.GROUPS
-        blocks = np.kron(np.eye(workloads.GROUPS), np.ones((size, size)))
-        self.average = tf.constant(blocks / size, tf.float32)
-
-    def _normalize(self, norm, y):
-        if not norm.built:
-            return norm(y)
-        mean = tf.reduce_mean(y, [1, 2]) @ self.average
-        y -= mean[:, None, None]
-        variance = tf.reduce_mean(tf.square(y), [1, 2]) @ self.average
-        scale = tf.math.rsqrt(variance + norm.epsilon) * norm.gamma
-        return y * scale[:, None, None] + norm.beta
+    def _norm(self):
+        return keras_node.GroupNormalization(
+            workloads.GROUPS, epsilon=workloads.GROUP_EPSILON
+        )
 
     def _convolve(self, conv, t, y):
         if not conv.built:

@@ -1,4 +1,4 @@
-"""What the forward solve keeps for the backward pass of CheckpointAdjoint."""
+"""The recorder of CheckpointAdjoint: steps, states and activations."""
 
 import typing
 
@@ -27,6 +27,7 @@ class CheckpointRecorder(StepRecorder):
         keeps_derivatives: Whether the log also keeps the derivative of each
             evaluation, and state and derivative at the start of each step:
             dense output and the gradient to times need them.
+        is_dense: Whether requested times lie within steps.
     """
 
     class Record(typing.NamedTuple):
@@ -58,10 +59,9 @@ class CheckpointRecorder(StepRecorder):
         self._evaluations_per_step = solver.evaluations_per_step()
         first_part, *others = problem.field.parts
         self.gradient = gradient_of(first_part, problem.times_vary)
-        is_dense = dense_output.has_rows_within(problem.times)
-        self.keeps_derivatives = problem.times_vary or (
-            is_dense and solver.is_adaptive
-        )
+        has_rows = dense_output.has_rows_within(problem.times)
+        self.is_dense = has_rows and solver.is_adaptive
+        self.keeps_derivatives = problem.times_vary or self.is_dense
         self._may_fail_in_part = solver.is_adaptive and solver.per_sample_steps
         self.log = None
         if memory_limit and self.gradient.can_store:

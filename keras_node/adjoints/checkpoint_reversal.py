@@ -54,8 +54,9 @@ class Reversal:
         self._step_gradient = StepGradient(
             self._tableau, self._gradient, self._shared, problem.times_vary
         )
+        self._is_dense = recorder.is_dense
         has_rows = dense_output.has_rows_within(self._times)
-        self._is_landing = has_rows and self._steps.lands_on_outputs
+        self._is_landing = has_rows and not self._is_dense
         if self._is_landing:
             # A row that no step landed on is a copy of one that a step did.
             self._cotangents = [
@@ -64,7 +65,6 @@ class Reversal:
                 )
                 for cotangent in cotangents
             ]
-        self._is_dense = has_rows and not self._steps.lands_on_outputs
 
     def run(self):
         """Returns the `Gradients`."""
@@ -111,7 +111,7 @@ class Reversal:
             times_bar=tf.zeros_like(self._times) if vary else (),
             source_bars=self._gradient.connected_zeros(),
             store=self._taken.store,
-            num_evaluations=tf.zeros([], tf.int32) + self._taken.num_repeated,
+            num_evaluations=tf.convert_to_tensor(self._taken.num_repeated),
         )
 
     def _last_row(self):

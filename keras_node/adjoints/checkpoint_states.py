@@ -4,6 +4,8 @@ import typing
 
 import tensorflow as tf
 
+from keras_node.common.arrays import array_of
+
 
 class Store(typing.NamedTuple):
     """States by the number of the step that starts from them.
@@ -24,15 +26,7 @@ class Store(typing.NamedTuple):
 
 def empty(capacity, leaves):
     """Returns a store for states like `leaves`."""
-    arrays = [
-        tf.TensorArray(
-            leaf.dtype,
-            size=capacity + 1,
-            element_shape=leaf.shape,
-            clear_after_read=False,
-        )
-        for leaf in leaves
-    ]
+    arrays = [array_of(leaf, capacity + 1) for leaf in leaves]
     # One written slot gives the others a shape, so that each can be read.
     arrays = [
         array.write(capacity, leaf)

@@ -20,10 +20,10 @@ def solve_unrecorded(problem, recorder=None):
     """
     times = tf.stop_gradient(problem.times)
     y = [tf.stop_gradient(leaf) for leaf in problem.y]
-    is_traced = not isinstance(problem.field, PythonField)
-    with contextlib.ExitStack() as stack:
-        if is_traced:
-            stack.enter_context(tf_internals.stop_recording())
+    hidden = tf_internals.stop_recording()
+    if isinstance(problem.field, PythonField):
+        hidden = contextlib.nullcontext()
+    with hidden:
         result = problem.solver.integrate(
             problem.field, times, y, recorder=recorder, norm=problem.norm()
         )

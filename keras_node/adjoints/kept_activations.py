@@ -1,10 +1,11 @@
-"""What the evaluations of a solve kept, for a bounded number of steps."""
+"""The activations of the first steps of a solve, within a limit of memory."""
 
 import typing
 
 import tensorflow as tf
 
 from keras_node.common import tf_internals
+from keras_node.common.arrays import array_of
 
 # Under XLA, which reserves the memory beforehand and fills it with zeros, this
 # many steps are kept if they fit into these bytes, else none: a flow with the
@@ -89,10 +90,10 @@ class EvaluationLog:
         window = self._window_for(first or self._specs, leaves)
         window = tf.convert_to_tensor(window)
         size = 2 + window * self._num_per_step
-        evaluations = [_array(spec, size) for spec in self._specs]
+        evaluations = [array_of(spec, size) for spec in self._specs]
         if first is not None:
             evaluations = _write(evaluations, 0, first)
-        starts = [_array(leaf, 1 + window) for leaf in leaves]
+        starts = [array_of(leaf, 1 + window) for leaf in leaves]
         return Log(window, evaluations, _write(starts, window, leaves))
 
     def record(self, log, n, kept, leaves):
@@ -126,15 +127,6 @@ class EvaluationLog:
             for i in range(self._num_per_step)
         ]
         return kept, [array.read(n) for array in log.starts]
-
-
-def _array(like, size):
-    return tf.TensorArray(
-        like.dtype,
-        size=size,
-        element_shape=like.shape,
-        clear_after_read=False,
-    )
 
 
 def _write(arrays, slot, tensors):

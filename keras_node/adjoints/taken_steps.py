@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_node.adjoints import checkpoint_states
 from keras_node.adjoints.step_gradient import Evaluations
-from keras_node.solvers import clocks, dense_output, step
+from keras_node.solvers import clocks, step
 
 
 class TakenStep(typing.NamedTuple):
@@ -59,9 +59,7 @@ class TakenSteps:
         self._gradient = gradient
         self._has_log = recorder.log and gradient is recorder.gradient
         self._has_dense_stages = (
-            self._tableau.num_dense_stages
-            and dense_output.has_rows_within(problem.times)
-            and not result.steps.lands_on_outputs
+            recorder.is_dense and self._tableau.num_dense_stages
         )
         self.store = result.record.store
         if self._recorder.keeps_states and tf.executing_eagerly():

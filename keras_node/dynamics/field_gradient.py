@@ -54,6 +54,7 @@ class FieldGradient(_Sources):
         self.field = field
         function = field.function
         self._inputs = function.graph.inputs
+        self._num_leaves = field.num_leaves
         self._needs_time = needs_time and field.uses_time
         inputs = self._inputs[not self._needs_time : 1 + self._num_leaves]
         inputs += self._source_inputs()
@@ -77,10 +78,6 @@ class FieldGradient(_Sources):
         self.can_store = all(
             x.dtype not in unstorable and x.shape.rank is not None for x in kept
         )
-
-    @property
-    def _num_leaves(self):
-        return len(self._inputs) - 1 - len(self.field.captures)
 
     def _source_inputs(self):
         """Returns the inputs of the graph that are sources of the field."""
@@ -178,12 +175,9 @@ class ReevaluatedGradient(_Sources):
     def __init__(self, field, needs_time):
         self.field = field
         self._needs_time = needs_time and field.uses_time
-        inputs = field.function.graph.inputs
-        num_leaves = len(inputs) - 1 - len(field.captures)
-        self.kept_specs = [
-            tf.TensorSpec(x.shape, x.dtype) for x in inputs[: 1 + num_leaves]
-        ]
-        self.is_connected = [True] * (len(field.sources))
+        inputs = field.function.graph.inputs[: 1 + field.num_leaves]
+        self.kept_specs = [tf.TensorSpec(x.shape, x.dtype) for x in inputs]
+        self.is_connected = [True] * len(field.sources)
 
     def evaluate(self, t, leaves):
         """Returns `(derivative, kept)`, two lists of tensors."""
@@ -231,12 +225,7 @@ def gradient_of(field, needs_time):
     try:
         with tf_internals.building_alone():
             return FieldGradient(field, needs_time)
-    except (
-        LookupError,
-        NotImplementedError,
-        TypeError,
-        ValueError,
-    ):
+    except (LookupError, NotImplementedError, TypeError, ValueError):
         return ReevaluatedGradient(field, needs_time)
 
 

@@ -1,4 +1,4 @@
-"""What the tensors of a graph depend on."""
+"""Dependence of the tensors of a graph on its inputs."""
 
 import tensorflow as tf
 

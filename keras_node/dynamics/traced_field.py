@@ -45,6 +45,7 @@ class TracedField:
         values: List of tensors, the values of `variables` on creation.
         floats: List of tensors, the float captures and `values`.
         uses_time: Whether the dynamics depend on time.
+        num_leaves: Integer, the number of leaves of the state.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class TracedField:
             *self._selected(doubtful),
         ]
         self.uses_time = _is_used(function.graph.inputs[0])
+        self.num_leaves = len(function.graph.inputs) - 1 - len(self.captures)
         floats = [c for c in self.captures if c.dtype.is_floating]
         self.floats = [*floats, *values]
 

@@ -8,6 +8,7 @@ import typing
 
 import tensorflow as tf
 
+from keras_node.common.arrays import array_of
 from keras_node.solvers import clocks, dense_output, solution, step
 
 
@@ -114,7 +115,9 @@ class _LandingWriter:
         self._steps = steps
 
     def start(self, y):
-        return [_array(leaf, self._num_times + 1).write(0, leaf) for leaf in y]
+        return [
+            array_of(leaf, self._num_times + 1).write(0, leaf) for leaf in y
+        ]
 
     def write(self, carry, t, dt, y1, increments):
         row = self._steps.landing(carry.n)
@@ -150,7 +153,7 @@ class _DenseWriter:
         num_arrays = 1 + len(self._tableau.c)
         # One more than the steps, as there may be none.
         size = self._steps.capacity() + 1
-        return [[_array(leaf, size) for leaf in y] for _ in range(num_arrays)]
+        return [[array_of(leaf, size) for leaf in y] for _ in range(num_arrays)]
 
     def write(self, carry, t, dt, y1, increments):
         increments = step.dense_increments(
@@ -187,12 +190,3 @@ class _DenseWriter:
             tf.concat([leaf[None], rest], axis=0)
             for leaf, rest in zip(y, state, strict=True)
         ]
-
-
-def _array(leaf, size):
-    return tf.TensorArray(
-        leaf.dtype,
-        size=size,
-        element_shape=leaf.shape,
-        clear_after_read=False,
-    )
