@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_node.adjoints import checkpoint_states
+from keras_node.adjoints import bounded_state_store
 from keras_node.adjoints.base import Problem
 from keras_node.adjoints.checkpoint_recorder import CheckpointRecorder
 from keras_node.dynamics import traced_field
 from keras_node.solvers import (
     Tsit5,
     adaptive,
+    failures,
     first_step_size,
-    statuses,
     step,
     step_size_control,
 )
@@ -107,7 +107,7 @@ def test_accepted_steps_grow_and_the_last_one_is_cut_short(run):
     assert stub.column("dt") == [1, 2, 4, 3]
     assert stub.column("y") == stub.column("t")
     assert solution.states[0].numpy().tolist() == [0, 10]
-    assert solution.diagnostics.status == statuses.SUCCESS
+    assert solution.diagnostics.status == failures.SUCCESS
 
 
 def test_steps_backwards_are_negative(run):
@@ -223,7 +223,7 @@ def test_clock_that_is_rejected_holds_up_no_other(run):
 
 def test_too_many_attempts_end_with_a_status(run):
     solution = run(Stub([GOOD, BAD], growth=1.0), [0.0, 9.0], max_num_steps=4)
-    assert solution.diagnostics.status == statuses.MAX_NUM_STEPS
+    assert solution.diagnostics.status == failures.MAX_NUM_STEPS
     assert solution.diagnostics.num_accepted_steps == 1
     assert solution.diagnostics.num_rejected_steps == 3
     assert solution.internal.t == 1
@@ -231,7 +231,7 @@ def test_too_many_attempts_end_with_a_status(run):
 
 
 @pytest.mark.parametrize(
-    "ratio, status", [(BAD, statuses.UNDERFLOW), (NAN, statuses.NON_FINITE)]
+    "ratio, status", [(BAD, failures.UNDERFLOW), (NAN, failures.NON_FINITE)]
 )
 def test_step_size_below_the_resolution_ends_one_clock_alone(
     run, ratio, status
@@ -247,7 +247,7 @@ def test_step_size_below_the_resolution_ends_one_clock_alone(
 
 def test_step_below_the_resolution_may_grow_if_it_is_accepted(run):
     solution = run(Stub([GOOD]), [0.0, 1.0], first=1e-18)
-    assert solution.diagnostics.status == statuses.SUCCESS
+    assert solution.diagnostics.status == failures.SUCCESS
 
 
 def test_start_that_is_not_finite_is_not_attempted(run):
@@ -256,8 +256,8 @@ def test_start_that_is_not_finite_is_not_attempted(run):
     solution = run(stub, [[0.0, 0.0], [1.0, 1.0]], y=y)
     assert stub.column("dt") == [[1, 0]]
     assert solution.diagnostics.status.numpy().tolist() == [
-        statuses.SUCCESS,
-        statuses.NON_FINITE,
+        failures.SUCCESS,
+        failures.NON_FINITE,
     ]
 
 
@@ -309,6 +309,6 @@ def test_checkpoints_thin_out_and_are_the_states_before_their_steps(run):
     # 6 was given up, but nothing has needed its slot yet.
     assert sorted(store.numbers.numpy().tolist()) == [0, 4, 6, 8]
     for n, kept in ((0, 0), (3, 0), (5, 4), (7, 6), (9, 8)):
-        number, (y, f) = checkpoint_states.nearest(store, n)
+        number, (y, f) = bounded_state_store.nearest(store, n)
         # The derivative is that of the attempt that led there.
         assert (int(number), float(y), float(f)) == (kept, kept, 2 * kept)

@@ -8,15 +8,15 @@ import tensorflow as tf
 from support.gradients import assert_close, end, float64, gradient
 
 import keras_node
-from keras_node.adjoints import CheckpointAdjoint, checkpoint_states
+from keras_node.adjoints import CheckpointAdjoint, bounded_state_store
 from keras_node.solvers import RK4, Heun, Tsit5
 
 
 def store_after(num_states, capacity):
     """Returns a store to which states 0, 1, ... were offered, y_n = [n, n]."""
-    store = checkpoint_states.empty(capacity, [tf.zeros(2)])
+    store = bounded_state_store.empty(capacity, [tf.zeros(2)])
     for n in range(num_states):
-        store = checkpoint_states.keep(store, n, [tf.fill([2], float(n))])
+        store = bounded_state_store.keep(store, n, [tf.fill([2], float(n))])
     return store
 
 
@@ -50,16 +50,16 @@ def test_nearest_is_the_last_state_kept_up_to_a_number():
     numbers = kept(store)
     assert len(numbers) < 41
     for n in range(41):
-        number, (leaf,) = checkpoint_states.nearest(store, n)
+        number, (leaf,) = bounded_state_store.nearest(store, n)
         assert int(number) == max(m for m in numbers if m <= n)
         np.testing.assert_array_equal(leaf, [float(number)] * 2)
 
 
 def test_step_that_is_tried_again_replaces_its_state():
     store = store_after(3, 8)
-    store = checkpoint_states.keep(store, 2, [tf.fill([2], -5.0)])
+    store = bounded_state_store.keep(store, 2, [tf.fill([2], -5.0)])
     assert kept(store) == [0, 1, 2]
-    number, (leaf,) = checkpoint_states.nearest(store, 2)
+    number, (leaf,) = bounded_state_store.nearest(store, 2)
     assert int(number) == 2
     np.testing.assert_array_equal(leaf, [-5.0, -5.0])
 
@@ -69,12 +69,12 @@ def steps_taken_again(num_steps, capacity):
     store = store_after(num_steps, capacity)
     taken = 0
     for target in reversed(range(num_steps)):
-        n, (leaf,) = checkpoint_states.nearest(store, target)
+        n, (leaf,) = bounded_state_store.nearest(store, target)
         n = last = int(n)
         value = float(leaf[0])
         while n < target:
             n, value, taken = n + 1, value + 1.0, taken + 1
-            store, last = checkpoint_states.keep_on_return(
+            store, last = bounded_state_store.keep_on_return(
                 store, last, n, target, [tf.fill([2], value)]
             )
             last = int(last)

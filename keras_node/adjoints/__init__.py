@@ -1,9 +1,9 @@
 """Adjoints, the ways to differentiate a solve."""
 
-from keras_node.adjoints.auto import AutoAdjoint
 from keras_node.adjoints.backsolve import BacksolveAdjoint
 from keras_node.adjoints.base import Adjoint, Problem
 from keras_node.adjoints.checkpoint import CheckpointAdjoint
+from keras_node.adjoints.default_adjoint import AutoAdjoint
 from keras_node.adjoints.direct import DirectAdjoint
 from keras_node.saving import identifiers
 

@@ -6,8 +6,9 @@ from keras_node import solvers
 from keras_node.adjoints.backsolve_reversal import ReverseSolve
 from keras_node.adjoints.base import Adjoint
 from keras_node.adjoints.custom_gradient import custom_gradient_solve
+from keras_node.common import assertions
 from keras_node.common.arguments import is_positive
-from keras_node.solvers import solution, solve_failures
+from keras_node.solvers import failures, solution
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -102,8 +103,8 @@ class BacksolveAdjoint(Adjoint):
     def _bounded(self, problem, drift, tensors):
         """Returns tensors that wait for an assertion, or are NaN."""
         is_near = drift <= self.max_drift
-        if problem.raises and solve_failures.raises(problem.solver):
-            is_near = solve_failures.require(is_near, _DRIFTED, drift)
+        if problem.raises and failures.raises(problem.solver):
+            is_near = assertions.require(is_near, _DRIFTED, drift)
         return solution.nan_unless(is_near, tensors)
 
 

@@ -6,13 +6,7 @@ import tensorflow as tf
 
 from keras_node.adjoints.base import Gradients
 from keras_node.dynamics.field_gradient import gradient_of
-from keras_node.solvers import (
-    clocks,
-    solution,
-    solve_failures,
-    statuses,
-    step_size_control,
-)
+from keras_node.solvers import clocks, failures, solution, step_size_control
 
 
 class _Carry(typing.NamedTuple):
@@ -180,9 +174,7 @@ class ReverseSolve:
         result, num_attempts = self._within_budget(carry, result)
         states = result.states
         if self._problem.raises:
-            states = solve_failures.check(
-                self._solver, result, is_backward=True
-            )
+            states = failures.check(self._solver, result, is_backward=True)
         end = [leaf[-1] for leaf in states]
         num_evaluations = result.diagnostics.num_ode_fn_evaluations
         return _Carry(
@@ -204,7 +196,7 @@ class ReverseSolve:
         attempts = carry.num_attempts + tf.maximum(attempts, 0)
         limit = getattr(self._solver, "max_num_steps", None) or tf.int32.max
         is_over = (attempts >= limit) & (carry.row > 1)
-        status = tf.where(is_over, statuses.MAX_NUM_STEPS, counts.status)
+        status = tf.where(is_over, failures.MAX_NUM_STEPS, counts.status)
         states = solution.nan_unless(~is_over, result.states)
         result = result._replace(
             states=states, diagnostics=counts._replace(status=status)

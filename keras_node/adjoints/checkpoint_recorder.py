@@ -4,8 +4,8 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.adjoints import checkpoint_states
-from keras_node.adjoints.kept_activations import EvaluationLog, Log
+from keras_node.adjoints import bounded_state_store
+from keras_node.adjoints.activation_memory import EvaluationLog, Log
 from keras_node.adjoints.step_gradient import Evaluations
 from keras_node.dynamics.field_gradient import gradient_of
 from keras_node.solvers import dense_output, step
@@ -41,7 +41,7 @@ class CheckpointRecorder(StepRecorder):
         """
 
         steps: StepRecorder.Record
-        store: checkpoint_states.Store | tuple
+        store: bounded_state_store.Store | tuple
         log: Log | tuple
         num_repeated: tf.Tensor
 
@@ -93,7 +93,7 @@ class CheckpointRecorder(StepRecorder):
             first, num_repeated = self._first(t, y, evaluated)
             log = self.log.start(first, self._starts(y, f))
         if self.keeps_states:
-            store = checkpoint_states.empty(self._capacity, [*y, *f])
+            store = bounded_state_store.empty(self._capacity, [*y, *f])
         steps = super().start(t, y, f, evaluated)
         return self.Record(steps, store, log, tf.constant(num_repeated))
 
@@ -129,7 +129,7 @@ class CheckpointRecorder(StepRecorder):
                 )
             log = self.log.record(log, n, kept, self._starts(y, f))
         if self.keeps_states:
-            store = checkpoint_states.keep(store, n, [*y, *f])
+            store = bounded_state_store.keep(store, n, [*y, *f])
         return self.Record(
             super().record(record.steps, advanced, t, dt, y, f, evaluated),
             store,

@@ -4,7 +4,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.adjoints import checkpoint_states
+from keras_node.adjoints import bounded_state_store
 from keras_node.adjoints.base import Gradients
 from keras_node.adjoints.step_gradient import StepGradient
 from keras_node.adjoints.taken_steps import TakenSteps
@@ -21,7 +21,7 @@ class _Carry(typing.NamedTuple):
     row: typing.Any
     times_bar: typing.Any
     source_bars: list
-    store: checkpoint_states.Store
+    store: bounded_state_store.Store
     num_evaluations: tf.Tensor
 
 

@@ -4,9 +4,9 @@ import contextlib
 
 import tensorflow as tf
 
-from keras_node.common import tf_internals
+from keras_node.common import assertions, tf_internals
 from keras_node.dynamics.traced_field import PythonField
-from keras_node.solvers import solution, solve_failures
+from keras_node.solvers import solution
 
 
 def solve_unrecorded(problem, recorder=None):
@@ -112,11 +112,11 @@ def _require_unassigned(problem):
     function of the dynamics reads are read again in the backward pass.
     """
     variables = problem.field.variables
-    if not variables or not solve_failures.can_raise():
+    if not variables or not assertions.can_raise():
         return []
     values = problem.field.values
     return [
-        solve_failures.require(
+        assertions.require(
             # NaN does not equal itself.
             tf.reduce_all(
                 tf.equal(variable, value) | tf.not_equal(value, value)

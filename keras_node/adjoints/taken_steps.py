@@ -4,7 +4,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_node.adjoints import checkpoint_states
+from keras_node.adjoints import bounded_state_store
 from keras_node.adjoints.step_gradient import Evaluations
 from keras_node.solvers import clocks, step
 
@@ -28,7 +28,7 @@ class TakenStep(typing.NamedTuple):
     f: list
     increments: list
     evaluations: Evaluations
-    store: checkpoint_states.Store
+    store: bounded_state_store.Store
     num_evaluations: typing.Any
 
 
@@ -64,7 +64,7 @@ class TakenSteps:
         self.store = result.record.store
         if self._recorder.keeps_states and tf.executing_eagerly():
             # The same steps may be reversed again.
-            self.store = checkpoint_states.copy(self.store)
+            self.store = bounded_state_store.copy(self.store)
         self.num_repeated = result.record.num_repeated if self._has_log else 0
 
     def passes(self):
@@ -140,7 +140,7 @@ class TakenSteps:
 
         Starts from the nearest kept state, and keeps others on the way.
         """
-        start, leaves = checkpoint_states.nearest(store, n)
+        start, leaves = bounded_state_store.nearest(store, n)
 
         def advance(m, last, leaves, store):
             t, dt = self._steps.at(m, self._times)
@@ -152,7 +152,7 @@ class TakenSteps:
                 dt,
                 *self._split(leaves),
             )
-            store, last = checkpoint_states.keep_on_return(
+            store, last = bounded_state_store.keep_on_return(
                 store, last, m + 1, n, [*y, *f]
             )
             return m + 1, last, [*y, *f], store

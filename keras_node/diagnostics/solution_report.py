@@ -5,7 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node.diagnostics.table import percent
-from keras_node.solvers import Diagnostics, statuses
+from keras_node.solvers import Diagnostics, failures
 
 _SHOWN = 5
 
@@ -77,9 +77,9 @@ def _check_results(results):
 def _status(status, time):
     status, time = np.asarray(status), np.asarray(time)
     if status.ndim == 0:
-        if status == statuses.SUCCESS:
+        if status == failures.SUCCESS:
             return "success"
-        return f"failed at time {time:g}: {statuses.FAILURES[int(status)].name}"
+        return f"failed at time {time:g}: {failures.MESSAGES[int(status)].name}"
     num_failed = np.count_nonzero(status)
     if num_failed == 0:
         return f"success of all {status.size} samples"
@@ -87,7 +87,7 @@ def _status(status, time):
     parts += [
         f"{np.sum(status == code)} {failure.name}: "
         f"{_samples(status == code, time)}"
-        for code, failure in statuses.FAILURES.items()
+        for code, failure in failures.MESSAGES.items()
         if np.any(status == code)
     ]
     return f"\n{'':<10}".join(parts)

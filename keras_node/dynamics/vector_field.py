@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_node.common.held_layers import reachable_layers
 from keras_node.common.keras_internals import flatten_layers
 from keras_node.dynamics import traced_field
-from keras_node.dynamics.stateful_layers import refuse_stateful_layers
+from keras_node.dynamics.refused_layers import refuse_stateful_layers
 
 
 class VectorField:
@@ -163,7 +163,7 @@ class VectorField:
     def refuse_stateful_layers(self):
         """Raises `ValueError` for layers that are not functions of their input.
 
-        See `stateful_layers.py`. Of the layers that a callable holds, checks
+        See `refused_layers.py`. Of the layers that a callable holds, checks
         those that it is known to read.
         """
         layers = [self.dynamics] if self._is_layer else self._used_layers()

@@ -12,7 +12,7 @@ from keras_node.common.state import widen
 from keras_node.dynamics import traced_field
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration import eager_solve_graphs
-from keras_node.solvers import requested_times, solve_failures
+from keras_node.solvers import failures, requested_times
 
 
 def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
@@ -133,7 +133,7 @@ def solve(
             num_controlled=num_controlled,
         ),
     )
-    states = solve_failures.check(solver, result)
+    states = failures.check(solver, result)
     states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
     return tfp.math.ode.Results(
         times=times,

@@ -18,7 +18,7 @@ from keras_node.latent import (
     component_checks,
     encoders,
     export,
-    observation_errors,
+    observation_checks,
     observations,
     prediction_times,
 )
@@ -393,7 +393,7 @@ class LatentODE(Solving, VariationalModel):
         if inputs.get("targets") is None:
             return observed
         targets = self._observe(inputs["targets"])
-        observation_errors.check_targets(targets.values, observed.values)
+        observation_checks.check_targets(targets.values, observed.values)
         return targets
 
     def _posterior(self, observed, training=None):

@@ -5,7 +5,7 @@ import typing
 import tensorflow as tf
 
 from keras_node.common.conversion import as_floats, as_tensor
-from keras_node.latent import observation_errors
+from keras_node.latent import observation_checks
 
 _KEYS = ("values", "times", "mask", "targets")
 # Times of the whole batch, with a batch axis for Keras to cut batches.
@@ -76,17 +76,17 @@ def observations_of(inputs, observation_dim, initial_time, dtype, window=None):
     mask = inputs.get("mask")
     if mask is not None:
         mask = as_tensor(mask, "mask", "a boolean tensor, or what makes one")
-    observation_errors.check_shapes(values, times, mask)
+    observation_checks.check_shapes(values, times, mask)
     mask, observed = _masks_of(mask, values)
     # A time that all share is needed if any sample is observed then.
     needed = tf.reduce_any(observed, axis=0) if is_shared else observed
     filled = _fill(tf.cast(times, tf.float64), needed, initial_time)
     checks = [
-        observation_errors.check_sorted(times, filled),
-        observation_errors.check_finite(values, mask),
+        observation_checks.check_sorted(times, filled),
+        observation_checks.check_finite(values, mask),
     ]
     if window is not None:
-        checks.append(observation_errors.check_inside(window, times, needed))
+        checks.append(observation_checks.check_inside(window, times, needed))
         filled = tf.clip_by_value(filled, *window)
     with tf.control_dependencies(checks):
         values = tf.where(mask, values, tf.zeros_like(values))

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_node.latent import observation_errors
+from keras_node.latent import observation_checks
 from keras_node.latent.observations import times_in
 
 
@@ -31,7 +31,7 @@ def query_times(inputs, batch_size=None):
         times = tf.ensure_shape(times, [batch_size, None])
     times = tf.cast(times, tf.float64)
     with tf.control_dependencies(
-        [observation_errors.check_sorted(times, times)]
+        [observation_checks.check_sorted(times, times)]
     ):
         return tf.identity(times)
 

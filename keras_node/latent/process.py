@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from keras_node.adjoints import Adjoint
 from keras_node.common.nfe_metrics import NFE
-from keras_node.dynamics.stateful_layers import refuse_stateful_layers
+from keras_node.dynamics.refused_layers import refuse_stateful_layers
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.latent import component_checks, trajectory
 from keras_node.likelihoods import Likelihood

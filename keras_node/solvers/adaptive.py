@@ -8,8 +8,8 @@ from keras_node.common.state import as_float64
 from keras_node.solvers import (
     clocks,
     dense_output,
+    failures,
     solution,
-    statuses,
     step,
     step_size_control,
 )
@@ -119,7 +119,7 @@ class AdaptiveLoop:
             f=f,
             h=h,
             ratio=ones,
-            status=tf.where(start_is_finite, zeros, statuses.NON_FINITE),
+            status=tf.where(start_is_finite, zeros, failures.NON_FINITE),
             num_attempts=zeros,
             num_accepted=zeros,
             num_evaluations=num_evaluations,
@@ -139,7 +139,7 @@ class AdaptiveLoop:
         return self._recorder.evaluator(self._ode_fn)
 
     def _is_active(self, carry):
-        succeeds = tf.equal(carry.status, statuses.SUCCESS)
+        succeeds = tf.equal(carry.status, failures.SUCCESS)
         return succeeds & tf.not_equal(carry.t, self._end)
 
     def _attempt(self, carry, longest):
@@ -215,8 +215,8 @@ class AdaptiveLoop:
         is_stuck = trial.active & ~trial.accepted & (h <= resolution)
         reason = tf.where(
             tf.math.is_finite(trial.ratio),
-            statuses.UNDERFLOW,
-            statuses.NON_FINITE,
+            failures.UNDERFLOW,
+            failures.NON_FINITE,
         )
         return h, tf.where(is_stuck, reason, carry.status)
 
@@ -257,11 +257,11 @@ class AdaptiveLoop:
 
     def _finish(self, y, carry):
         status = tf.where(
-            self._is_active(carry), statuses.MAX_NUM_STEPS, carry.status
+            self._is_active(carry), failures.MAX_NUM_STEPS, carry.status
         )
         is_finite = clocks.are_finite(carry.y, carry.t.shape.rank)
-        succeeded = tf.equal(status, statuses.SUCCESS)
-        status = tf.where(succeeded & ~is_finite, statuses.NON_FINITE, status)
+        succeeded = tf.equal(status, failures.SUCCESS)
+        status = tf.where(succeeded & ~is_finite, failures.NON_FINITE, status)
         output_steps = None
         if self._is_dense:
             states, output_steps = dense_output.finish(

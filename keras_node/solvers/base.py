@@ -11,7 +11,7 @@ from keras_node.common.arguments import (
 )
 from keras_node.common.state import as_float64, flat_ode_fn, widen
 from keras_node.saving import configs
-from keras_node.solvers import solution, solve_failures
+from keras_node.solvers import failures, solution
 from keras_node.solvers.own_adjoint import OwnAdjointSolver, as_number
 from keras_node.solvers.solver_chosen_times import TrajectoryRecorder
 
@@ -197,7 +197,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
             previous_solver_internal_state,
         )
         times = times[1:]
-        rows = [leaf[1:] for leaf in solve_failures.check(self, result)]
+        rows = [leaf[1:] for leaf in failures.check(self, result)]
         if recorder:
             times, rows = recorder.trajectory(result.record, times, rows)
         rows = [tf.cast(a, d) for a, d in zip(rows, dtypes, strict=True)]

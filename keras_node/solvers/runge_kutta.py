@@ -5,7 +5,7 @@ import functools
 import tensorflow as tf
 
 from keras_node.common.arguments import is_positive
-from keras_node.solvers import clocks, solution, statuses
+from keras_node.solvers import clocks, failures, solution
 from keras_node.solvers.adaptive import AdaptiveLoop
 from keras_node.solvers.base import Solver
 from keras_node.solvers.first_step_size import first_step
@@ -125,10 +125,10 @@ class ExplicitRungeKutta(Solver):
         ones = tf.ones_like(times[0], tf.int32)
         num_steps = tf.minimum(steps.num_steps, self.max_num_steps)
         num_evaluations = num_steps * self.evaluations_per_step()
-        status = tf.where(is_finite, statuses.SUCCESS, statuses.NON_FINITE)
+        status = tf.where(is_finite, failures.SUCCESS, failures.NON_FINITE)
         status = tf.where(
             steps.num_steps > self.max_num_steps,
-            statuses.MAX_NUM_STEPS,
+            failures.MAX_NUM_STEPS,
             status,
         )
         return solution.Diagnostics(

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 
 from keras_node.common.arguments import as_step_size, check_common
 from keras_node.saving.identifiers import Configurable
-from keras_node.solvers import clocks, solution, statuses
+from keras_node.solvers import clocks, failures, solution
 from keras_node.solvers.own_adjoint import OwnAdjointSolver
 
 _UNKNOWN = -1
@@ -255,8 +255,8 @@ def _as_solution(solver, times, y, starts, results):
     is_over = tf.less(results.diagnostics.status, 0)
     if limit is not None:
         is_over |= num_evaluations >= limit
-    status = tf.where(succeeded, statuses.SUCCESS, statuses.NON_FINITE)
-    status = tf.where(starts & is_over, statuses.MAX_NUM_STEPS, status)
+    status = tf.where(succeeded, failures.SUCCESS, failures.NON_FINITE)
+    status = tf.where(starts & is_over, failures.MAX_NUM_STEPS, status)
     rows = _nan_after_failure(rows, status, times, results)
     unknown = tf.constant(_UNKNOWN)
     return solution.Solution(
@@ -287,5 +287,5 @@ def _nan_after_failure(rows, status, times, results):
     written = tf.cast(results.times, tf.float64) >= 0.5 * elapsed
     row = tf.range(tf.shape(written)[0])
     num_written = tf.reduce_sum(tf.cast(written, tf.int32))
-    reached = tf.equal(status, statuses.SUCCESS) | (row < num_written - 1)
+    reached = tf.equal(status, failures.SUCCESS) | (row < num_written - 1)
     return solution.nan_unless(reached, rows)

@@ -1,9 +1,53 @@
-"""Errors and assertions for failed solves."""
+"""Failures of a solve: status codes, messages and errors."""
+
+import typing
 
 import tensorflow as tf
 
-from keras_node.common import tf_internals
-from keras_node.solvers import statuses
+from keras_node.common import assertions
+
+SUCCESS = 0
+MAX_NUM_STEPS = -1
+UNDERFLOW = -2
+NON_FINITE = -3
+
+
+class Failure(typing.NamedTuple):
+    """A failure in words.
+
+    Attributes:
+        name: String, for a report.
+        cause: Sentences, what happened and what to do.
+        backward_cause: A sentence, what happened in a backward solve.
+    """
+
+    name: str
+    cause: str
+    backward_cause: str
+
+
+MESSAGES = {
+    MAX_NUM_STEPS: Failure(
+        "reached `max_num_steps`",
+        "`max_num_steps` was reached before the last time. Raise "
+        "`max_num_steps`, loosen `rtol` and `atol`, {or_else}.",
+        "it took `max_num_steps` steps.",
+    ),
+    UNDERFLOW: Failure(
+        "step size below the resolution of time",
+        "the step size fell below the resolution of time. Loosen `rtol` and "
+        "`atol` (below about 1e-6 they need a float64 state), or bound the "
+        "dynamics.",
+        "its step size fell below the resolution of time.",
+    ),
+    NON_FINITE: Failure(
+        "values not finite",
+        "the state or its derivative is not finite. Bound the dynamics (tanh, "
+        "smaller weights), or shorten `times`; with fixed steps, lower "
+        "`step_size`.",
+        "its state is not finite.",
+    ),
+}
 
 
 def check(solver, result, is_backward=False):
@@ -22,12 +66,12 @@ def check(solver, result, is_backward=False):
         return result.states
     message = _backward_message if is_backward else _message
     status = result.diagnostics.status
-    failed = status < statuses.SUCCESS
+    failed = status < SUCCESS
     if tf.executing_eagerly():
         if tf.reduce_any(failed):
             worst, time = _worst(status, failed, result.internal.t)
             text = message(solver, int(worst))
-            _raise(f"{text} {int(worst)} {float(time)}")
+            assertions.raise_error(f"{text} {int(worst)} {float(time)}")
         return result.states
 
     def fail():
@@ -40,7 +84,7 @@ def check(solver, result, is_backward=False):
                 condition=tf.not_equal(worst, code),
                 data=[message(solver, code), worst, time],
             )
-            for code in statuses.FAILURES
+            for code in MESSAGES
         ]
         with tf.control_dependencies(assertions):
             return tf.constant(True)
@@ -50,41 +94,12 @@ def check(solver, result, is_backward=False):
         return [tf.identity(leaf) for leaf in result.states]
 
 
-def require(condition, text, value):
-    """Raises unless a condition holds, and returns it.
-
-    Args:
-        condition: Boolean scalar.
-        text: String, the message.
-        value: Tensor, shown at the end of the message.
-
-    Raises:
-        InvalidArgumentError: If it does not hold.
-    """
-    if tf.executing_eagerly():
-        if not condition:
-            _raise(f"{text} {value.numpy()}")
-        return condition
-
-    def fail():
-        assertion = tf.raw_ops.Assert(condition=False, data=[text, value])
-        with tf.control_dependencies([assertion]):
-            return tf.constant(False)
-
-    return tf.cond(condition, lambda: True, fail)
-
-
 def raises(solver):
     """Whether a failure is to be raised, and can be."""
-    return getattr(solver, "on_failure", "raise") == "raise" and can_raise()
-
-
-def can_raise():
-    """Whether an assertion has an effect.
-
-    XLA drops assertions, but would compile what they print.
-    """
-    return not tf_internals.in_xla()
+    return (
+        getattr(solver, "on_failure", "raise") == "raise"
+        and assertions.can_raise()
+    )
 
 
 def _worst(status, failed, times):
@@ -96,7 +111,7 @@ def _worst(status, failed, times):
 def _message(solver, code):
     """Returns the message without the numbers at its end."""
     is_stiff = getattr(solver, "is_stiff", False)
-    cause = statuses.FAILURES[code].cause.format(
+    cause = MESSAGES[code].cause.format(
         or_else="or shorten `times`"
         if is_stiff
         else 'or choose a solver for stiff dynamics ("bdf")'
@@ -109,7 +124,7 @@ def _message(solver, code):
 
 
 def _backward_message(solver, code):
-    cause = statuses.FAILURES[code].backward_cause
+    cause = MESSAGES[code].backward_cause
     return (
         'The backward solve of adjoint="backsolve" must reach the first of '
         f"`times`, but {cause} The dynamics are unstable or "
@@ -117,8 +132,3 @@ def _backward_message(solver, code):
         'nothing backwards. With on_failure="nan" the gradient is NaN '
         "instead. Received: status, time elapsed backwards ="
     )
-
-
-def _raise(text):
-    """Raises the error of a graph, without the words of its assertion."""
-    raise tf.errors.InvalidArgumentError(None, None, text)

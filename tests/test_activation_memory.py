@@ -9,7 +9,7 @@ import tensorflow as tf
 from support.gradients import MODES, assert_close, float64, gradient
 
 import keras_node
-from keras_node.adjoints import CheckpointAdjoint, kept_activations
+from keras_node.adjoints import CheckpointAdjoint, activation_memory
 from keras_node.dynamics import field_gradient, traced_field
 from keras_node.integration.solve import solve
 from keras_node.solvers import RK4, Bosh3, Dopri8, Tsit5
@@ -305,7 +305,7 @@ def test_gradients_can_be_taken_twice_from_a_persistent_tape():
 
 
 def test_sizes_that_are_not_known_beforehand_count():
-    log = kept_activations.EvaluationLog(
+    log = activation_memory.EvaluationLog(
         [tf.TensorSpec((None, None))], [], 6, 1000, memory_limit=2**20
     )
     kept = log.start([tf.zeros([256, 256])], [])
