@@ -151,6 +151,7 @@ def test_event_outside_of_the_window_is_told():
         _process().elbo(times=np.array([[0.2, 1.0]]))
 
 
+@pytest.mark.slow
 def test_marks_and_intensity_are_learned_and_served_together(tmp_path):
     likelihood = likelihoods.PoissonProcessLikelihood((0, 2), marks="normal")
     model = keras_node.LatentODE(2, 2, likelihood=likelihood, solver="rk4")

@@ -82,6 +82,7 @@ def test_float64_is_kept_throughout(name):
         for adjoint in ("checkpoint", "backsolve", "direct")
     ],
 )
+@pytest.mark.slow
 def test_xla_trains_as_a_graph_does(name, adjoint):
     histories = []
     # Stacks of `direct` hold `max_num_steps` under XLA.
