@@ -231,3 +231,11 @@ def test_empty_states_have_empty_gradients(shape, adjoint):
         ).states
     assert states.shape == (3, *shape)
     assert tape.gradient(states, state).shape == shape
+
+
+def test_an_empty_batch_of_a_flow_is_empty():
+    # TensorFlow's graph optimizer ended the process here.
+    flow = keras_node.CNFBijector(
+        lambda t, y: -y, solver=solvers.Bosh3(per_sample_steps=True)
+    )
+    assert flow.forward(tf.zeros((0, 2))).shape == (0, 2)

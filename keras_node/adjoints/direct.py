@@ -26,7 +26,9 @@ class DirectAdjoint(Adjoint):
     anew: its NFE counts the evaluations that it pulls back.
 
     Under XLA, which must know sizes beforehand, the stacks of the gradient
-    hold `max_num_steps` steps: set it low.
+    hold `max_num_steps` steps: set it low. Dynamics that sum over an axis of a
+    tensor of unknown shape, as a flow with batches of any size does, cannot be
+    compiled with this adjoint (TensorFlow wants the axis as a constant).
 
     Example:
     >>> x = tf.constant([1.0])

@@ -106,7 +106,9 @@ def _perturbation(size, leaves, clock_rank):
             after = [1] * (leaf.shape.rank - axis - 1)
             parity += tf.reshape(index, [-1, *after])
         sign = tf.cast(1 - 2 * (parity % 2), leaf.dtype)
+        # TensorFlow's graph optimizer ends the process where empty leaves are
+        # multiplied by ones.
         perturbations.append(
-            clocks.align(size, leaf) * sign * tf.ones_like(leaf)
+            tf.broadcast_to(clocks.align(size, leaf) * sign, tf.shape(leaf))
         )
     return perturbations
