@@ -31,10 +31,15 @@ class TimeWrapper(keras.layers.Layer):
 class ConcatTime(TimeWrapper):
     """Feeds time to a network, as one more feature or channel.
 
-    Calls `net(concat([y, t], axis=-1))`, with `t` constant over the axes of
+    Computes `net(concat([y, t], axis=-1))`, with `t` constant over the axes of
     `y`. Wraps any layer or model of one input, such as `Dense` or, for the
     paper's ConcatConv, `Conv2D`. A `condition`, if given, is concatenated
     after the time.
+
+    A convolution is linear in its channels: of a plain `Conv1D`, `Conv2D` or
+    `Conv3D`, the state is convolved alone, and `t` times a map is added. The
+    result is the same to rounding, without a copy of the state, and with the
+    channels in a number that fills vector registers.
 
     Args:
         net: Keras layer or model of one input.
@@ -67,11 +72,51 @@ class ConcatTime(TimeWrapper):
         t = keras.ops.cast(t, y.dtype)
         rank = len(y.shape)
         t = keras.ops.reshape(t, [-1] + [1] * (rank - 1))
+        if condition is None and _is_plain_convolution(self):
+            return _convolve_with_time(self.net, t, y)
         t = keras.ops.broadcast_to(t, (*keras.ops.shape(y)[:-1], 1))
         parts = [y, t]
         if condition is not None:
             parts.append(keras.ops.cast(condition, y.dtype))
         return self.net(keras.ops.concatenate(parts, axis=-1))
+
+
+def _is_plain_convolution(layer):
+    """Whether the net of a `ConcatTime` does no more than its class says."""
+    net = layer.net
+    return (
+        type(net)
+        in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+        and net.built
+        and net.data_format == "channels_last"
+        and net.padding != "causal"
+        and net.groups == 1
+        and net.activity_regularizer is None
+        and net.dtype_policy == layer.dtype_policy
+        and not net.lora_enabled
+    )
+
+
+def _convolve_with_time(conv, t, y):
+    """Returns `conv(concat([y, t], axis=-1))` without the concatenation."""
+    kernel = keras.ops.convert_to_tensor(conv.kernel)
+
+    def convolve(x, kernel):
+        return keras.ops.conv(
+            x,
+            kernel,
+            strides=list(conv.strides),
+            padding=conv.padding,
+            data_format=conv.data_format,
+            dilation_rate=conv.dilation_rate,
+        )
+
+    ones = keras.ops.ones((1, *keras.ops.shape(y)[1:-1], 1), y.dtype)
+    constant = t * convolve(ones, kernel[..., -1:, :])
+    if conv.use_bias:
+        constant += keras.ops.convert_to_tensor(conv.bias)
+    outputs = convolve(y, kernel[..., :-1, :]) + constant
+    return conv.activation(outputs)
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
