@@ -19,7 +19,8 @@ TEST = [
     "scipy",
     "tensorboard",
 ]
-BENCH = ["diffrax", "equinox", "jax"]  # PyTorch: see benchmarks/README.md
+# The peers live in other environments: see benchmarks/README.md.
+BENCH = ["matplotlib", "psutil", "scipy"]
 
 setuptools.setup(
     name="keras_node",

@@ -37,10 +37,11 @@ def make_training_step(workload, name):
     state = tf.constant(workload.initial_state)
 
     def solve(initial_state):
-        return layer(initial_state, training=True), tf.constant(0)
+        end = layer(initial_state, training=True)
+        return end[tf.newaxis], tf.constant(0)
 
     step = training.make_step(layer, solve)
-    return lambda: step(state)[0][-1].numpy(), layer
+    return lambda: step(state)[1][-1].numpy(), layer
 
 
 def evaluations(step, layer):
@@ -61,7 +62,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     training.use_benchmark_threads()
-    workload = workloads.WORKLOADS[options.workload]()
+    workload = workloads.make(options.workload)
     runs, counts = {}, {}
     for adjoint in ADJOINTS:
         step, layer = make_training_step(workload, adjoint)

@@ -33,6 +33,9 @@ sys.path.append(str(FOLDER.parent / "examples"))
 import latent_spirals  # noqa: E402
 
 SCALE = 0.3
+COUNT = 1_000
+# The defaults of torchdiffeq, which its example uses, and looser ones.
+TOLERANCES = ((1e-7, 1e-9), (1e-4, 1e-5))
 
 
 def make_model(tolerances, solver):
@@ -100,9 +103,9 @@ def our_models(tolerances, weights):
     """Returns compiled models of equal weights, by name."""
     models = {}
     for name, solver, jit_compile in (
-        ("dopri5", keras_node.solvers.Dopri5, False),
-        ("dopri5, XLA", keras_node.solvers.Dopri5, True),
-        ("tsit5", keras_node.solvers.Tsit5, False),
+        ("keras_node graph", keras_node.solvers.Dopri5, False),
+        ("keras_node XLA", keras_node.solvers.Dopri5, True),
+        ("keras_node graph, tsit5", keras_node.solvers.Tsit5, False),
     ):
         model = make_model(tolerances, solver)
         model.set_weights(weights)
@@ -145,9 +148,9 @@ def stepper(model, data):
     return run
 
 
-def compare(tolerances, options):
-    """Prints one table."""
-    curves = latent_spirals.make_spirals(options.count, 0)
+def measure(tolerances, python, rounds, count=COUNT):
+    """Returns what is known of each contender: median, best, NFE, error."""
+    curves = latent_spirals.make_spirals(count, 0)
     data = latent_spirals.observe(curves, latent_spirals.NUM_TIMES, SCALE, 0)
     data = {"values": data["values"], "times": data["times"]}
     model = make_model(tolerances, keras_node.solvers.Dopri5)
@@ -160,37 +163,46 @@ def compare(tolerances, options):
             for i, array in enumerate(group)
         }
         np.savez(path, **arrays, **data, tolerances=tolerances)
-        theirs = Theirs(options.torch_python, path)
+        theirs = Theirs(python, path)
     models = our_models(tolerances, model.get_weights())
     exact = reference(model.get_weights(), data)
     runs = {"torchdiffeq": theirs}
     runs |= {name: stepper(model, data) for name, model in models.items()}
     theirs(2)
-    seconds = timing.alternate(runs, options.rounds)
-    baseline = np.median(seconds["torchdiffeq"])
-    rows = []
+    seconds = timing.alternate(runs, rounds)
+    results = {}
     for name, values in seconds.items():
         nfe, prediction = theirs.nfe, theirs.prediction
         if name in models:
-            whole = {"batch_size": options.count, "verbose": 0}
+            whole = {"batch_size": count, "verbose": 0}
             prediction = models[name].predict(data, **whole)
             nfe = models[name].evaluate(data, return_dict=True, **whole)["nfe"]
-        error = np.sqrt(np.mean((prediction - exact) ** 2))
-        median = np.median(values)
-        rows.append(
+        results[name] = {
+            "median": float(np.median(values)),
+            "best": float(values.min()),
+            "nfe": float(nfe),
+            "error": float(np.sqrt(np.mean((prediction - exact) ** 2))),
+        }
+    return results
+
+
+def print_results(tolerances, results):
+    """Prints one table."""
+    baseline = results["torchdiffeq"]["median"]
+    timing.print_table(
+        f"latent ODE, rtol {tolerances[0]:g}, atol {tolerances[1]:g}",
+        ("", "ms", "best", "NFE", "error", "ratio"),
+        [
             (
                 name,
-                f"{1e3 * median:.0f}",
-                f"{1e3 * values.min():.0f}",
-                f"{nfe:.0f}",
-                f"{error:.1e}",
-                f"{median / baseline:.2f}",
+                f"{1e3 * result['median']:.0f}",
+                f"{1e3 * result['best']:.0f}",
+                f"{result['nfe']:.0f}",
+                f"{result['error']:.1e}",
+                f"{result['median'] / baseline:.2f}",
             )
-        )
-    timing.print_table(
-        f"rtol {tolerances[0]:g}, atol {tolerances[1]:g}",
-        ("", "ms", "best", "NFE", "error", "ratio"),
-        rows,
+            for name, result in results.items()
+        ],
     )
 
 
@@ -200,12 +212,11 @@ def main():
     parser.add_argument(
         "--torch-python", default=os.environ.get("KERAS_NODE_TORCH_PYTHON")
     )
-    parser.add_argument("--count", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    # The defaults of torchdiffeq, which its example uses, and looser ones.
-    for tolerances in ((1e-7, 1e-9), (1e-4, 1e-5)):
-        compare(tolerances, options)
+    for tolerances in TOLERANCES:
+        results = measure(tolerances, options.torch_python, options.rounds)
+        print_results(tolerances, results)
 
 
 if __name__ == "__main__":

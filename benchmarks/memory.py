@@ -2,9 +2,8 @@
 
 Each cell is a process of its own: peak resident memory after one training
 step with Tsit5 at a fixed step size, less the peak before it (libraries
-imported, the field and its gradient run once, the step traced). The resource
-module makes this a script for Linux and macOS. `--flow` trains a flow with the
-exact trace, whose state the workload's is.
+imported, the field and its gradient run once, the step traced). `--flow`
+trains a flow with the exact trace, whose state the workload's is.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --flow --workload mlp_64 \
@@ -13,10 +12,10 @@ exact trace, whose state the workload's is.
 
 import argparse
 import dataclasses
-import resource
 import subprocess
 import sys
 
+import numpy as np
 import protocol
 import tensorflow as tf
 import timing
@@ -38,67 +37,36 @@ STEPS = (10, 40, 160, 1000)
 MOST_STEPS = {"direct": 160}
 
 
-def peak_megabytes():
-    """Returns the largest resident memory of this process so far."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def scaled(workload, factor):
-    """Returns the workload with a batch `factor` times as large."""
-    state = workload.initial_state
-    return dataclasses.replace(
-        workload, initial_state=state.repeat(factor, axis=0)
-    )
-
-
 def warm_up(field, state):
     """Runs the field and its gradient once, in a graph."""
-    training.make_step(field, lambda y: (field(tf.constant(0.0), y), 0))(state)
 
+    def evaluate(y):
+        return field(tf.constant(0.0), y)[tf.newaxis], 0
 
-def layer(field, solver, adjoint):
-    """Returns the solve of a layer."""
-
-    def solve(initial_state):
-        results = keras_node.odeint(
-            field, initial_state, training.TIMES, solver, adjoint
-        )
-        return results.states[-1], results.diagnostics.num_ode_fn_evaluations
-
-    return solve
-
-
-def flow(field, solver, adjoint):
-    """Returns the solve of a flow: the state and the log-det."""
-    bijector = keras_node.CNFBijector(
-        field, training.TIMES, solver=solver, adjoint=adjoint
-    )
-
-    def solve(initial_state):
-        y = bijector.forward(initial_state)
-        log_det = bijector.forward_log_det_jacobian(initial_state)
-        return tf.concat([y, log_det[:, tf.newaxis]], axis=1), tf.constant(0)
-
-    return solve
+    training.make_step(field, evaluate)(state)
 
 
 def measure(options, adjoint, steps):
     """Prints the megabytes that one training step adds, in this process."""
     training.use_benchmark_threads()
-    workload = workloads.WORKLOADS[options.workload]()
-    workload = scaled(workload, options.batch_factor)
+    workload = workloads.make(options.workload)
+    workload = dataclasses.replace(
+        workload,
+        initial_state=np.repeat(
+            workload.initial_state, options.batch_factor, axis=0
+        ),
+        step_size=1 / steps,
+    )
     field = training.make_field(workload)
     state = tf.constant(workload.initial_state)
     warm_up(field, state)
-    solver = keras_node.solvers.Tsit5(step_size=1 / steps)
-    solve = flow if options.flow else layer
-    solve = solve(field, solver, ADJOINTS[adjoint]())
+    make_solve = training.flow if options.flow else training.layer
+    solve = make_solve(field, workload, ADJOINTS[adjoint]())
     step = training.make_step(field, solve).get_concrete_function(state)
-    before = peak_megabytes()
-    gradients, _ = step(state)
+    before = protocol.peak_megabytes()
+    _, gradients, _ = step(state)
     gradients[-1].numpy()
-    print(peak_megabytes() - before)
+    print(protocol.peak_megabytes() - before)
 
 
 def measure_elsewhere(options, adjoint, steps):

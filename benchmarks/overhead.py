@@ -49,7 +49,7 @@ def make_bare_loop(field):
 
 def measure(name, rounds):
     """Times one workload and returns its row of the table."""
-    workload = workloads.WORKLOADS[name]()
+    workload = workloads.make(name)
     field = training.make_field(workload)
     state = tf.constant(workload.initial_state)
     solve = make_solve(field, workload)

@@ -1,13 +1,15 @@
 """How the driver and its workers talk: one JSON object a line, over pipes.
 
-`{"setup": workload, "gradient": path}` compiles and warms up, writes the
-gradients to `path` (npz) and answers `{"nfe": ..., ...}`. `{"run": n}` answers
-`{"seconds": [...]}`, the wall times of `n` training steps. A worker ends with
-its standard input. Needs numpy alone.
+`{"setup": workload, "options": {...}, "results": path}` compiles and warms up,
+writes the solution and the gradients to `path` (npz) and answers `{"nfe": ...,
+"setup_seconds": ..., "megabytes": ...}`. `{"run": n}` answers `{"seconds":
+[...]}`, the wall times of `n` steps. A worker ends with its standard input.
+Needs numpy alone.
 """
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,9 +26,11 @@ def serve(prepare):
 
     Args:
         prepare: Function of a `Workload` that returns `(step, report)`:
-            `step()` runs one training step to its end, and `report()`
-            returns a dict of gradients, named like the workload's weights
-            and `"initial_state"`, and a dict of counts for the driver.
+            `step()` runs one step to its end, and `report()` returns a dict
+            of arrays and a dict of counts for the driver. The arrays are
+            `"solution"`, `(times, *state)`, and unless the workload is
+            forward alone the gradients, named like its weights and
+            `"initial_state"`.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # A library that prints must not break the protocol.
@@ -34,14 +38,15 @@ def serve(prepare):
     for line in sys.stdin:
         request = json.loads(line)
         if "setup" in request:
-            workload = workloads.WORKLOADS[request["setup"]]()
-            start = time.perf_counter()
+            workload = workloads.make(request["setup"], **request["options"])
+            before, start = peak_megabytes(), time.perf_counter()
             step, report = prepare(workload)
             step()
             answer = {"setup_seconds": time.perf_counter() - start}
             step()
-            gradients, counts = report()
-            np.savez(request["gradient"], **gradients)
+            answer["megabytes"] = peak_megabytes() - before
+            arrays, counts = report()
+            np.savez(request["results"], **arrays)
             answer.update(counts)
         else:
             answer = {
@@ -54,6 +59,17 @@ def _seconds(step):
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
+
+
+def peak_megabytes():
+    """Returns the largest resident memory of this process so far."""
+    # On Linux `getrusage` starts from that of the process that forked it.
+    if os.path.exists("/proc/self/status"):
+        with open("/proc/self/status", encoding="utf-8") as lines:
+            (peak,) = [line for line in lines if line.startswith("VmHWM")]
+        return int(peak.split()[1]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def quiet_environment():
@@ -101,6 +117,18 @@ class Worker:
             lines = self.messages.read().split("\n")
             last = next(filter(None, reversed(lines)), "no message")
             raise RuntimeError(last) from error
+
+    def set_up(self, workload, **options):
+        """Prepares a workload; returns its answer and its arrays."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "results.npz")
+            answer = self.ask(setup=workload, options=options, results=path)
+            with np.load(path) as arrays:
+                return answer, dict(arrays)
+
+    def run(self, repetitions):
+        """Returns the wall times of some steps."""
+        return self.ask(run=repetitions)["seconds"]
 
     def close(self):
         """Ends the worker."""

@@ -1,4 +1,4 @@
-"""Vector fields and training steps in Keras, for this folder's scripts."""
+"""Vector fields, solves and steps in Keras, for this folder's scripts."""
 
 import keras
 import protocol
@@ -6,6 +6,7 @@ import tensorflow as tf
 import workloads
 
 import keras_node
+from keras_node.trace import ExactTrace, Hutchinson
 
 TIMES = (0.0, 1.0)
 
@@ -15,23 +16,18 @@ def use_benchmark_threads():
     tf.config.threading.set_intra_op_parallelism_threads(protocol.THREADS)
 
 
-class MLPField(keras.layers.Layer):
-    """Two hidden tanh layers, autonomous."""
+def dense_network(workload):
+    """Returns the dense layers of a workload, tanh between them."""
+    biases = [v for k, v in workload.weights.items() if k.startswith("bias")]
+    layers = [keras.layers.Dense(len(bias), "tanh") for bias in biases[:-1]]
+    return keras.Sequential([*layers, keras.layers.Dense(len(biases[-1]))])
 
-    def __init__(self, workload):
-        super().__init__()
-        width = len(workload.weights["bias_0"])
-        state = len(workload.weights["bias_2"])
-        self.net = keras.Sequential(
-            [
-                keras.layers.Dense(width, activation="tanh"),
-                keras.layers.Dense(width, activation="tanh"),
-                keras.layers.Dense(state),
-            ]
-        )
 
-    def call(self, t, y):
-        return self.net(y)
+def group_norm():
+    """Returns a normalization as the benchmarks' fields have it."""
+    return keras_node.GroupNormalization(
+        workloads.GROUPS, epsilon=workloads.GROUP_EPSILON
+    )
 
 
 class ConvField(keras.layers.Layer):
@@ -40,80 +36,173 @@ class ConvField(keras.layers.Layer):
     def __init__(self, workload):
         super().__init__()
         channels = len(workload.weights["gamma_0"])
-        self.norm_0 = self._norm()
-        self.conv_0 = keras.layers.Conv2D(channels, 3, padding="same")
-        self.norm_1 = self._norm()
-        self.conv_1 = keras.layers.Conv2D(channels, 3, padding="same")
-        self.norm_2 = self._norm()
-
-    def _norm(self):
-        return keras.layers.GroupNormalization(
-            workloads.GROUPS, epsilon=workloads.GROUP_EPSILON
-        )
-
-    def _convolve(self, conv, t, y):
-        return conv(tf.concat([tf.ones_like(y[..., :1]) * t, y], -1))
+        self.norms = [group_norm() for _ in range(3)]
+        self.convolutions = [
+            keras_node.ConcatTime(
+                keras.layers.Conv2D(channels, 3, padding="same")
+            )
+            for _ in range(2)
+        ]
 
     def call(self, t, y):
-        y = tf.nn.relu(self.norm_0(y))
-        y = self._convolve(self.conv_0, t, y)
-        y = tf.nn.relu(self.norm_1(y))
-        y = self._convolve(self.conv_1, t, y)
-        return self.norm_2(y)
+        for norm, conv in zip(self.norms, self.convolutions, strict=False):
+            y = conv(t, tf.nn.relu(norm(y)))
+        return self.norms[-1](y)
+
+    @property
+    def weights_in_order(self):
+        """The weights in the order of a workload's."""
+        parts = zip(self.norms, self.convolutions, strict=False)
+        weights = [w for pair in parts for part in pair for w in part.weights]
+        return [*weights, *self.norms[-1].weights]
 
 
-class TunedConvField(ConvField):
-    """The same function, with the package's group normalization.
+class Oscillator(keras.layers.Layer):
+    """`y'' = -y`."""
 
-    The convolutions are of the state alone: 64 channels fill vector registers
-    that 65 do not.
-    """
-
-    def _norm(self):
-        return keras_node.GroupNormalization(
-            workloads.GROUPS, epsilon=workloads.GROUP_EPSILON
-        )
-
-    def _convolve(self, conv, t, y):
-        if not conv.built:
-            return super()._convolve(conv, t, y)
-        constant = tf.ones((1, *y.shape[1:3], 1))
-        kernel = tf.convert_to_tensor(conv.kernel)
-        of_time = tf.nn.conv2d(constant, kernel[:, :, :1], 1, "SAME")
-        of_state = tf.nn.conv2d(y, kernel[:, :, 1:], 1, "SAME")
-        return of_state + (t * of_time + conv.bias)
+    def call(self, t, y):
+        position, velocity = tf.unstack(y, axis=-1)
+        return tf.stack([velocity, -position], axis=-1)
 
 
-def make_field(workload, is_tuned=False):
+class VanDerPol(keras.layers.Layer):
+    """`y'' = mu (1 - y**2) y' - y`, with a `mu` of each sample."""
+
+    def __init__(self, workload):
+        super().__init__()
+        self.mu = self.add_weight(shape=workload.weights["mu"].shape)
+
+    def call(self, t, y):
+        position, velocity = tf.unstack(y, axis=-1)
+        damping = self.mu * (1 - position**2) * velocity
+        return tf.stack([velocity, damping - position], axis=-1)
+
+
+def make_field(workload):
     """Returns the Keras layer `field(t, y)` with the workload's weights."""
-    conv_class = TunedConvField if is_tuned else ConvField
-    field = {"mlp": MLPField, "conv": conv_class}[workload.kind](workload)
-    field(tf.constant(0.0), tf.constant(workload.initial_state[:1]))
-    field.set_weights(list(workload.weights.values()))
+    field = {
+        "mlp": lambda: keras_node.IgnoreTime(dense_network(workload)),
+        "flow": lambda: keras_node.ConcatTime(dense_network(workload)),
+        "conv": lambda: ConvField(workload),
+        "oscillator": Oscillator,
+        "van_der_pol": lambda: VanDerPol(workload),
+    }[workload.kind]()
+    field(tf.constant(0.0), tf.constant(workload.initial_state))
+    values = workload.weights.values()
+    for weight, value in zip(weights_of(field), values, strict=True):
+        weight.assign(value)
     return field
 
 
-def make_step(field, solve, jit_compile=False):
-    """One training step as a `tf.function`.
+def weights_of(field):
+    """Returns the weights of a field in the order of its workload's."""
+    return getattr(field, "weights_in_order", field.trainable_weights)
+
+
+def make_solver(workload, **options):
+    """Returns the solver of a workload."""
+    solver_class = type(keras_node.solvers.get(workload.method))
+    if workload.step_size:
+        return solver_class(
+            step_size=workload.step_size,
+            max_num_steps=workload.max_steps,
+            **options,
+        )
+    return solver_class(
+        rtol=workload.rtol,
+        atol=workload.atol,
+        max_num_steps=workload.max_steps,
+        per_sample_steps=workload.own_clocks,
+        **options,
+    )
+
+
+def layer(field, workload, adjoint="auto", **options):
+    """Returns the solve of a layer: states at all times, and evaluations."""
+    solver = make_solver(workload, **options)
+
+    def solve(initial_state):
+        results = keras_node.odeint(
+            field, initial_state, workload.times, solver, adjoint
+        )
+        counts = results.diagnostics.num_ode_fn_evaluations
+        accepted = results.diagnostics.num_accepted_steps
+        return results.states, (tf.reduce_max(counts), tf.reduce_max(accepted))
+
+    return solve
+
+
+class FixedProbes(Hutchinson):
+    """Hutchinson's estimator with probes that every contender shares."""
+
+    def __init__(self, probes):
+        super().__init__()
+        self._values = probes
+
+    def sample_probes(self, y, key):
+        return tf.constant(self._values)[tf.newaxis]
+
+
+def flow(field, workload, adjoint="auto", **options):
+    """Returns the solve of a flow: the state and the log-det."""
+    is_exact = workload.probes is None
+    trace = ExactTrace() if is_exact else FixedProbes(workload.probes)
+    bijector = keras_node.CNFBijector(
+        field,
+        workload.times,
+        solver=make_solver(workload, **options),
+        adjoint=adjoint,
+        trace=trace,
+    )
+    return transformed(bijector)
+
+
+def transformed(bijector):
+    """Returns the solve of a bijector of vectors: the state and the log-det."""
+
+    def solve(x):
+        y = bijector.forward(x)
+        log_det = bijector.forward_log_det_jacobian(x, event_ndims=1)
+        return tf.concat([y, log_det[:, tf.newaxis]], axis=1)[tf.newaxis], (
+            tf.constant(-1),
+            tf.constant(-1),
+        )
+
+    return solve
+
+
+def make_step(field, solve, jit_compile=False, trains=True):
+    """One step as a `tf.function`, or in eager mode with `None`.
 
     Args:
         field: Keras layer, whose variables are trained.
-        solve: Function of the initial state that returns the state at the
-            end and a tensor to hand through, such as a count.
-        jit_compile: Boolean, whether XLA compiles it.
+        solve: Function of the initial state that returns the states at all
+            times and tensors to hand through, such as counts.
+        jit_compile: Boolean, whether XLA compiles it; or `None`, to leave it
+            a Python function.
+        trains: Boolean, whether there are gradients.
 
     Returns:
-        A `tf.function` of the initial state that returns the gradients (of
-        the variables, then of the initial state) and that tensor.
+        A function of the initial state that returns the states, the
+        gradients (of the variables, then of the initial state) and the
+        counts.
     """
 
-    @tf.function(jit_compile=jit_compile)
     def step(initial_state):
-        variables = [v.value for v in field.trainable_variables]
+        variables = [weight.value for weight in weights_of(field)]
+        if not trains:
+            states, counts = solve(initial_state)
+            return states, [], counts
         with tf.GradientTape() as tape:
             tape.watch(initial_state)
-            end, count = solve(initial_state)
-            loss = tf.reduce_sum(tf.square(end))
-        return tape.gradient(loss, [*variables, initial_state]), count
+            states, counts = solve(initial_state)
+            loss = tf.reduce_sum(tf.square(states[-1]))
+            if len(states) > 2:
+                loss += tf.reduce_sum(tf.square(states[1:-1]))
+        return states, tape.gradient(loss, [*variables, initial_state]), counts
 
-    return step
+    return (
+        step
+        if jit_compile is None
+        else tf.function(step, jit_compile=jit_compile)
+    )
