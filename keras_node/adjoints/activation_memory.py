@@ -47,6 +47,7 @@ class EvaluationLog:
         is_sized: Whether all sizes are known before the solve.
         keeps_all: Whether no solve can be longer than the log, as far as is
             known before it.
+        keeps_none: Whether there is room for no step, as far as is known.
     """
 
     def __init__(
@@ -62,10 +63,9 @@ class EvaluationLog:
         self.is_sized = all(
             spec.shape.is_fully_defined() for spec in specs + start_specs
         )
-        self.keeps_all = (
-            self.is_sized
-            and self._window_for(specs, start_specs) == max_num_steps
-        )
+        window = self._window_for(specs, start_specs) if self.is_sized else None
+        self.keeps_all = window == max_num_steps
+        self.keeps_none = window == 0
 
     def _window_for(self, kept, leaves):
         """Returns how many steps fit, from tensors like those of each."""

@@ -73,13 +73,15 @@ class CheckpointRecorder(StepRecorder):
         leaves = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in problem.y]
         if not self.keeps_derivatives:
             leaves = []
-        return EvaluationLog(
+        log = EvaluationLog(
             self.gradient.kept_specs + leaves,
             leaves * (1 + self._tableau.fsal),
             self._evaluations_per_step,
             problem.solver.max_num_steps,
             memory_limit,
         )
+        # A log without room costs a flow under XLA an eighth of its step.
+        return None if log.keeps_none else log
 
     def evaluator(self, ode_fn):
         """Returns the dynamics for one step, such that they are recorded."""
