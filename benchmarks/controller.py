@@ -32,7 +32,7 @@ sys.path.append(str(FOLDER.parent / "tests"))
 
 from support import detest  # noqa: E402
 
-TOLERANCES = 10.0 ** -np.arange(2, 8.1, 0.5)
+TOLERANCES = 10.0 ** -np.arange(2, 7.1, 0.5)
 PICTURE = FOLDER.parent / "docs" / "controller.png"
 SAFETY = {"tsit5": (0.8, 0.7, 0.9), "dopri5": (0.8,)}
 
@@ -113,7 +113,9 @@ def measure(problems, diffrax):
     """Returns `{contender: {problem: [(evaluations, error)]}}`."""
     curves = {}
     for name, problem in problems.items():
-        exact, _ = with_scipy(problem, "DOP853", 1e-12, 1e-13)
+        # The kinks of ReLU hold a high order up.
+        tightest = 1e-9 if name.startswith("mnist") else 1e-12
+        exact, _ = with_scipy(problem, "DOP853", tightest, 0.1 * tightest)
 
         def add(contender, results, name=name, exact=exact):
             points = [(count, error_of(y, exact)) for y, count in results]

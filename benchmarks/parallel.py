@@ -73,7 +73,8 @@ def strategy_of(kind):
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(2)
+    threads = 2 if kind == "two replicas" else 1
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
     if kind == "two workers":
         return tf.distribute.MultiWorkerMirroredStrategy()
     if kind == "one core":

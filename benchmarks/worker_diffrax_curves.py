@@ -18,7 +18,7 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
 
 from support import detest  # noqa: E402
 
-TOLERANCES = 10.0 ** -np.arange(2, 8.1, 0.5)
+TOLERANCES = 10.0 ** -np.arange(2, 7.1, 0.5)
 
 
 def solver_of(f, y0, end):
