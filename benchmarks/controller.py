@@ -1,26 +1,22 @@
 """Step size control at equal error: curves of error against evaluations.
 
-On the non-stiff problems of DETEST and on ten networks, trained and not
-(`train_fields.py`), in float64, beside SciPy's and diffrax's implementations of
-the same methods. "At equal error" is the geometric mean, over the problems, of
-the evaluations that an error takes over those that the first contender takes
-for it, both interpolated on logarithmic axes.
+On the non-stiff problems of DETEST and on networks, trained and not
+(`train_fields.py`), in float64, beside SciPy's implementation. "At equal
+error" is the geometric mean, over the problems, of the evaluations that an
+error takes over those that the first contender takes for it, both interpolated
+on logarithmic axes.
 
     python benchmarks/train_fields.py fields.npz
-    python benchmarks/controller.py fields.npz --jax-python ... --picture
+    python benchmarks/controller.py fields.npz --picture
 """
 
 import argparse
 import functools
-import os
 import pathlib
-import subprocess
 import sys
-import tempfile
 
 import fields
 import numpy as np
-import protocol
 import tensorflow as tf
 import timing
 from scipy import integrate
@@ -96,20 +92,7 @@ def ours(problem, method, safety):
     return run
 
 
-def with_diffrax(path, python):
-    """Returns the results of `worker_diffrax_curves.py`, by problem."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = os.path.join(folder, "results.npz")
-        subprocess.run(
-            [python, FOLDER / "worker_diffrax_curves.py", path, results],
-            check=True,
-            env=protocol.quiet_environment(),
-        )
-        with np.load(results) as arrays:
-            return dict(arrays)
-
-
-def measure(problems, diffrax):
+def measure(problems):
     """Returns `{contender: {problem: [(evaluations, error)]}}`."""
     curves = {}
     for name, problem in problems.items():
@@ -132,9 +115,6 @@ def measure(problems, diffrax):
             "SciPy RK45",
             [with_scipy(problem, "RK45", t, t) for t in TOLERANCES],
         )
-        if diffrax:
-            counts = diffrax[f"{name}/counts"]
-            add("diffrax Tsit5", zip(diffrax[f"{name}/y"], counts, strict=True))
         print(name, flush=True)
     return curves
 
@@ -176,13 +156,18 @@ def table(curves, names, first):
 def draw(curves, names, path):
     """Draws the curves of some problems."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
-    figure = Figure(figsize=(15, 6))
-    axes = figure.subplots(2, 5)
-    for axis, name in zip(axes.flat, names, strict=True):
+    columns = -(-len(names) // 2)
+    figure = Figure(figsize=(3 * columns, 6))
+    axes = figure.subplots(2, columns)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names, strict=False):
         for contender, points in curves.items():
             axis.loglog(*points[name].T, ".-", lw=1, ms=3, label=contender)
         axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=6)
     axes[1, 0].set(xlabel="evaluations", ylabel="error")
@@ -195,22 +180,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("fields", help="what `train_fields.py` wrote")
     parser.add_argument(
-        "--jax-python", default=os.environ.get("KERAS_NODE_JAX_PYTHON")
-    )
-    parser.add_argument(
         "--picture", action="store_true", help=f"draw docs/{PICTURE.name}"
     )
     options = parser.parse_args()
     problems = problems_of(options.fields)
-    diffrax = None
-    if options.jax_python:
-        diffrax = with_diffrax(options.fields, options.jax_python)
-    curves = measure(problems, diffrax)
+    curves = measure(problems)
     networks = [name for name in problems if name not in detest.PROBLEMS]
     first = next(iter(curves))
     for title, names in (
         ("DETEST", list(detest.PROBLEMS)),
-        ("ten networks", networks),
+        (f"{len(networks)} networks", networks),
     ):
         timing.print_table(
             f"{title}, over {first}",
