@@ -17,9 +17,9 @@ import sys
 
 import fields
 import numpy as np
+import reference
 import tensorflow as tf
 import timing
-from scipy import integrate
 
 import keras_node
 
@@ -48,16 +48,14 @@ def problems_of(path):
 
 def with_scipy(problem, method, rtol, atol):
     """Returns the last state and the number of evaluations."""
-    shape = problem.y0.shape
-    solution = integrate.solve_ivp(
-        lambda t, y: np.ravel(problem.f(np, t, y.reshape(shape))),
+    return reference.solve(
+        functools.partial(problem.f, np),
+        problem.y0,
         (0.0, problem.end),
-        problem.y0.ravel(),
-        method=method,
-        rtol=rtol,
-        atol=atol,
+        method,
+        rtol,
+        atol,
     )
-    return solution.y[:, -1].reshape(shape), solution.nfev
 
 
 def error_of(y, exact):

@@ -9,9 +9,7 @@ import dataclasses
 import typing
 
 import numpy as np
-
-GROUPS = 32
-GROUP_EPSILON = 1e-5
+from workloads import GROUP_EPSILON, GROUPS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,20 +36,31 @@ def field_of(workload):
     return lambda t, y: function(np, t, y)
 
 
+def solve(f, y0, times, method, rtol, atol):
+    """Returns SciPy's last state and number of evaluations of `f(t, y)`."""
+    solution = integrate.solve_ivp(
+        lambda t, y: np.ravel(f(t, y.reshape(y0.shape))),
+        (times[0], times[-1]),
+        y0.ravel(),
+        method=method,
+        rtol=rtol,
+        atol=atol,
+    )
+    return solution.y[:, -1].reshape(y0.shape), solution.nfev
+
+
 def end_of(workload):
     """Returns the state at the last time; of a flow without its log-det."""
     y0 = workload.initial_state.astype(np.float64)
     if workload.kind == "flow":
         y0 = np.pad(y0, ((0, 0), (0, 1)))
-    field = field_of(workload)
     tolerance = LOOSE if workload.kind == "conv" else TOLERANCE
-    solution = integrate.solve_ivp(
-        lambda t, y: field(t, y.reshape(y0.shape)).ravel(),
-        (workload.times[0], workload.times[-1]),
-        y0.ravel(),
-        method="DOP853",
-        rtol=tolerance,
-        atol=1e-2 * tolerance,
+    end, _ = solve(
+        field_of(workload),
+        y0,
+        workload.times,
+        "DOP853",
+        tolerance,
+        1e-2 * tolerance,
     )
-    end = solution.y[:, -1].reshape(y0.shape)
     return end[:, :-1] if workload.kind == "flow" else end

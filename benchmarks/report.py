@@ -33,12 +33,12 @@ HEADER = (
 )
 
 
-def best_peer(results, only=None):
+def best_peer(results):
     """Returns the name of the fastest peer whose gradients agree."""
     peers = [
         name
         for name, result in results.items()
-        if rows.is_peer(name) and result["agrees"] and only in (None, name)
+        if rows.is_peer(name) and result["agrees"]
     ]
     return min(peers, key=lambda name: results[name]["median"], default=None)
 

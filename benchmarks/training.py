@@ -99,27 +99,25 @@ def weights_of(field):
     return getattr(field, "weights_in_order", field.trainable_weights)
 
 
-def make_solver(workload, **options):
+def make_solver(workload):
     """Returns the solver of a workload."""
     solver_class = type(keras_node.solvers.get(workload.method))
     if workload.step_size:
         return solver_class(
             step_size=workload.step_size,
             max_num_steps=workload.max_steps,
-            **options,
         )
     return solver_class(
         rtol=workload.rtol,
         atol=workload.atol,
         max_num_steps=workload.max_steps,
         per_sample_steps=workload.own_clocks,
-        **options,
     )
 
 
-def layer(field, workload, adjoint="auto", **options):
+def layer(field, workload, adjoint="auto"):
     """Returns the solve of a layer: states at all times, and evaluations."""
-    solver = make_solver(workload, **options)
+    solver = make_solver(workload)
 
     def solve(initial_state):
         results = keras_node.odeint(
@@ -143,14 +141,14 @@ class FixedProbes(Hutchinson):
         return tf.constant(self._values)[tf.newaxis]
 
 
-def flow(field, workload, adjoint="auto", **options):
+def flow(field, workload, adjoint="auto"):
     """Returns the solve of a flow: the state and the log-det."""
     is_exact = workload.probes is None
     trace = ExactTrace() if is_exact else FixedProbes(workload.probes)
     bijector = keras_node.CNFBijector(
         field,
         workload.times,
-        solver=make_solver(workload, **options),
+        solver=make_solver(workload),
         adjoint=adjoint,
         trace=trace,
     )

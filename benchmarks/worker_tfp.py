@@ -1,6 +1,6 @@
 """Worker: one step with TensorFlow Probability: its solver, its FFJORD.
 
-Run by `run.py`: `python worker_tfp.py graph`.
+Run by `run.py`: `python worker_tfp.py`.
 """
 
 import protocol
@@ -22,7 +22,8 @@ def layer(field, workload):
 
     def dynamics(t, y, **constants):
         values = [constants[f"w{i}"] for i in range(len(weights))]
-        return call_with(field, values, t, y)
+        slopes, _ = field.stateless_call(values, [], t, y)
+        return slopes
 
     def solve(initial_state):
         constants = {f"w{i}": w.value for i, w in enumerate(weights)}
@@ -40,12 +41,6 @@ def layer(field, workload):
         )
 
     return solve
-
-
-def call_with(field, values, t, y):
-    """Returns the dynamics with other values in place of the weights."""
-    slopes, _ = field.stateless_call(values, [], t, y)
-    return slopes
 
 
 def flow(field, workload):

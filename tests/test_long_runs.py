@@ -72,10 +72,7 @@ def test_float64_is_kept_throughout(name):
 @pytest.mark.parametrize(
     ("name", "adjoint"),
     [
-        pytest.param(
-            name,
-            adjoint,
-        )
+        (name, adjoint)
         for name in zoo.MODELS
         for adjoint in ("checkpoint", "backsolve", "direct")
         # XLA wants the axes of the trace's sums as constants.

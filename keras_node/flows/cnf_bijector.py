@@ -5,12 +5,11 @@ import contextlib
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import cache_util
 
 from keras_node import adjoints, solvers
 from keras_node import regularizers as regularization
 from keras_node import trace as trace_estimators
-from keras_node.common import nfe_metrics
+from keras_node.common import nfe_metrics, tfp_internals
 from keras_node.common.random_numbers import Seeds
 from keras_node.dynamics import probe_noise
 from keras_node.dynamics.vector_field import VectorField
@@ -108,7 +107,7 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
     # file, and tfp only in a `tf.Module`.
 
     # One solve gives value and log-det: the cache keeps both.
-    _cache = cache_util.BijectorCacheWithGreedyAttrs(
+    _cache = tfp_internals.GreedyBijectorCache(
         forward_name="_solve_forward", inverse_name="_solve_inverse"
     )
 

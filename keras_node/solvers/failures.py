@@ -79,14 +79,14 @@ def check(solver, result, is_backward=False):
         # One for each code, with constant text: an outer function may be
         # compiled after this one is traced, and XLA has no string operations.
         # `tf.debugging.Assert` would add a branch to each.
-        assertions = [
+        checks = [
             tf.raw_ops.Assert(
                 condition=tf.not_equal(worst, code),
                 data=[message(solver, code), worst, time],
             )
             for code in MESSAGES
         ]
-        with tf.control_dependencies(assertions):
+        with tf.control_dependencies(checks):
             return tf.constant(True)
 
     assertion = tf.cond(tf.reduce_any(failed), fail, lambda: True)
