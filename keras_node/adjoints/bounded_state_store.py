@@ -50,31 +50,26 @@ def copy(store):
 
 
 def keep(store, n, leaves):
-    """Adds state `n`, on the way forward.
+    """Adds state `n`, on the way forward; none if `n` is negative.
 
     While there is room every state is kept; when there is none, every other
     one is dropped, so that every 2nd, 4th, ... state stays. An eighth of the
-    slots is left for the way back.
+    slots is left for the way back, and one more if the rest is odd.
+
+    With room for `c` states, `c` even, state 0 has a slot to itself, and state
+    `n` the slot `n mod (c - 1)`. Multiples of a power of 2 share none: once the
+    stride is doubled to `2 s`, at `n = c s`, state `n + 2 j s` takes the slot
+    of state `(2 j + 1) s`, which is given up.
     """
     capacity = store.numbers.shape[0]
-    # A rejected step is tried again under the same number.
-    numbers = tf.where(store.numbers >= n, -1, store.numbers)
-    is_open = tf.range(capacity) < capacity - capacity // 8
-
-    def is_free(stride):
-        is_given_up = tf.not_equal(numbers % stride, 0)
-        return is_open & ((numbers < 0) | is_given_up)
-
-    has_room = tf.reduce_any(is_free(store.stride))
-    has_room |= tf.not_equal(n % store.stride, 0)
-    stride = tf.where(has_room, store.stride, 2 * store.stride)
-    return _put(
-        store._replace(numbers=numbers, stride=stride),
-        n,
-        leaves,
-        is_free(stride),
-        tf.equal(n % stride, 0),
-    )
+    room = capacity - capacity // 8
+    room -= room % 2
+    is_full = n >= room * store.stride
+    stride = tf.where(is_full, 2 * store.stride, store.stride)
+    slot = tf.where(n > 0, n % (room - 1), room - 1)
+    is_kept = (n >= 0) & tf.equal(n % stride, 0)
+    slot = tf.where(is_kept, slot, capacity)
+    return _put(store._replace(stride=stride), slot, n, leaves)
 
 
 def keep_on_return(store, last, n, target, leaves):
@@ -92,8 +87,9 @@ def keep_on_return(store, last, n, target, leaves):
     fits = target - last <= num_free
     is_middle = 2 * (n - last) >= target - last
     is_kept = (num_free > 0) & (n < target) & (fits | is_middle)
-    store = _put(store, n, leaves, is_free, is_kept)
-    return store, tf.where(is_kept, n, last)
+    first_free = tf.argmax(tf.cast(is_free, tf.int32), output_type=tf.int32)
+    slot = tf.where(is_kept, first_free, store.numbers.shape[0])
+    return _put(store, slot, n, leaves), tf.where(is_kept, n, last)
 
 
 def nearest(store, n):
@@ -103,12 +99,10 @@ def nearest(store, n):
     return numbers[slot], [array.read(slot) for array in store.arrays]
 
 
-def _put(store, n, leaves, is_free, is_kept):
-    capacity = store.numbers.shape[0]
-    first_free = tf.argmax(tf.cast(is_free, tf.int32), output_type=tf.int32)
-    slot = tf.where(is_kept, first_free, capacity)
+def _put(store, slot, n, leaves):
+    slots = tf.range(store.numbers.shape[0])
     return store._replace(
-        numbers=tf.where(tf.equal(tf.range(capacity), slot), n, store.numbers),
+        numbers=tf.where(tf.equal(slots, slot), n, store.numbers),
         arrays=[
             array.write(slot, leaf)
             for array, leaf in zip(store.arrays, leaves, strict=True)

@@ -66,8 +66,9 @@ class CheckpointRecorder(StepRecorder):
         self.log = None
         if memory_limit and self.gradient.can_store:
             self.log = self._make_log(problem, memory_limit)
-        keeps_all = self.log and self.log.keeps_all and not others
-        self.keeps_states = not keeps_all
+        # What a log keeps is of no use to other parts of the field.
+        self._takes_all_again = bool(others) or not self.log
+        self.keeps_states = self._takes_all_again or not self.log.keeps_all
 
     def _make_log(self, problem, memory_limit):
         leaves = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in problem.y]
@@ -131,7 +132,8 @@ class CheckpointRecorder(StepRecorder):
                 )
             log = self.log.record(log, n, kept, self._starts(y, f))
         if self.keeps_states:
-            store = bounded_state_store.keep(store, n, [*y, *f])
+            number = n - self.first_stored(record)
+            store = bounded_state_store.keep(store, number, [*y, *f])
         return self.Record(
             super().record(record.steps, advanced, t, dt, y, f, evaluated),
             store,
@@ -167,6 +169,13 @@ class CheckpointRecorder(StepRecorder):
     def steps(self, record, output_steps):
         """Returns the recorded `AdaptiveSteps`."""
         return super().steps(record.steps, output_steps)
+
+    def first_stored(self, record):
+        """Returns the number of the step whose state is 0 in the store.
+
+        The steps before it are in the log.
+        """
+        return 0 if self._takes_all_again else record.log.window
 
     def read(self, record, n):
         """Returns `(evaluations, leaves)` of step `n`, as it was recorded.

@@ -94,7 +94,7 @@ class TakenSteps:
 
     def _read(self, n, store):
         """Returns step `n` as it was recorded."""
-        t, dt = self._steps.at(n, self._times)
+        t, dt = self._steps.values_at(n, self._times)
         evaluations, leaves = self._recorder.read(self._record, n)
         y, f = self._split(leaves)
         slopes = evaluations.derivatives
@@ -108,7 +108,7 @@ class TakenSteps:
     def _take_again(self, n, store):
         """Returns step `n`, from the nearest state that was kept."""
         store, y, f, num_repeated = self._restore(store, n)
-        t, dt = self._steps.at(n, self._times)
+        t, dt = self._steps.values_at(n, self._times)
         evaluations = Evaluations(self._gradient)
         *_, increments = step.runge_kutta_step(
             self._tableau, evaluations, self._interval, t, dt, y, f
@@ -140,10 +140,12 @@ class TakenSteps:
 
         Starts from the nearest kept state, and keeps others on the way.
         """
-        start, leaves = bounded_state_store.nearest(store, n)
+        first = self._recorder.first_stored(self._record)
+        target = n - first
+        start, leaves = bounded_state_store.nearest(store, target)
 
         def advance(m, last, leaves, store):
-            t, dt = self._steps.at(m, self._times)
+            t, dt = self._steps.values_at(first + m, self._times)
             y, f, _ = step.runge_kutta_step(
                 self._tableau,
                 self._problem.field,
@@ -153,12 +155,12 @@ class TakenSteps:
                 *self._split(leaves),
             )
             store, last = bounded_state_store.keep_on_return(
-                store, last, m + 1, n, [*y, *f]
+                store, last, m + 1, target, [*y, *f]
             )
             return m + 1, last, [*y, *f], store
 
         m, _, leaves, store = tf.while_loop(
-            lambda m, *_: m < n,
+            lambda m, *_: m < target,
             advance,
             (start, start, leaves, store),
             parallel_iterations=1,

@@ -166,7 +166,9 @@ class AdaptiveLoop:
         )
 
     def _try_step(self, carry):
-        active = self._is_active(carry)
+        # The loop has asked that of a single clock.
+        has_one_clock = carry.t.shape.rank == 0
+        active = tf.constant(True) if has_one_clock else self._is_active(carry)
         remaining = self._end - carry.t
         # A step that would leave only a sliver goes to the end.
         is_last = carry.h >= tf.abs(remaining) * (1 - 1e-9)

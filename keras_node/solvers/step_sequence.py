@@ -34,7 +34,11 @@ class AdaptiveSteps(typing.NamedTuple):
 
     def at(self, n, times):
         """Returns `(t, dt)` of step `n`, differentiable in `times`."""
-        return _move(self.t.read(n), self.dt.read(n), times)
+        return _move(*self.values_at(n, times), times)
+
+    def values_at(self, n, times):
+        """Returns the values of `(t, dt)` of step `n`, as they were recorded."""
+        return self.t.read(n), self.dt.read(n)
 
     def at_each(self, numbers, times):
         """Returns `(t, dt)` of the steps with time-major numbers, per clock."""
@@ -131,6 +135,8 @@ class FixedSteps(typing.NamedTuple):
         done = n - (tf.gather(self.ends, i) - count)
         dt = (right - left) / tf.cast(tf.maximum(count, 1), tf.float64)
         return left + tf.cast(done, tf.float64) * dt, dt
+
+    values_at = at
 
     def sources(self):
         """Returns, for each requested time, the row of the first equal one.
