@@ -11,28 +11,36 @@ class Linearization:
     """A vector field at a point, and products with its Jacobian there.
 
     Args:
-        ode_fn: Callable `(t, y) -> dy/dt`, independent for each sample.
+        ode_fn: Callable `(t, y) -> dy/dt`, independent for each sample; or
+            `(t, y) -> (dy/dt, divergence)`.
         t: Float tensor, the time.
         y: Float tensor `(batch, ...)`, the state, or a nested structure.
         probes: Tensors `(k, batch, ...)` in the structure of `y`, the noise
             of trace estimates; `None` (default) without estimates.
+        has_divergence: Whether `ode_fn` returns the divergence. Default
+            `False`.
 
     Attributes:
         derivative: `f(t, y)`, in the structure, shapes and dtypes of `y`.
+        closed_divergence: The divergence that `ode_fn` returned, `(batch,)`,
+            or `None`.
         probes: As above.
 
     Raises:
         ValueError: If the derivative does not match the state.
     """
 
-    def __init__(self, ode_fn, t, y, probes=None):
+    def __init__(self, ode_fn, t, y, probes=None, has_divergence=False):
         self.probes = probes
         self._y = tf.nest.map_structure(tf.identity, y)
         with tf.GradientTape(
             persistent=True, watch_accessed_variables=False
         ) as self._tape:
             self._tape.watch(self._y)
-            derivative = check_derivative(ode_fn(t, self._y), y)
+            found = ode_fn(t, self._y)
+            found = found if has_divergence else (found, None)
+            derivative, self.closed_divergence = found
+            derivative = check_derivative(derivative, y)
             self.derivative = tf.nest.map_structure(
                 lambda slope, leaf: tf.cast(slope, leaf.dtype), derivative, y
             )

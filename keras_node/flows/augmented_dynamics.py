@@ -2,6 +2,8 @@
 
 from keras_node.dynamics import probe_noise
 from keras_node.dynamics.linearization import Linearization
+from keras_node.dynamics.vector_field import VectorField
+from keras_node.flows.closed_divergence import bind_with_divergence
 from keras_node.trace import ExactTrace
 
 
@@ -21,7 +23,9 @@ def augmented_dynamics(
         condition: Tensor, or `None` (default).
         training: Boolean, or `None` (default).
     """
-    ode_fn = field.bind(training, condition)
+    is_exact = isinstance(trace, ExactTrace)
+    bind = bind_with_divergence if is_exact else VectorField.bind
+    ode_fn = bind(field, training, condition)
     bits = None
     if trace.is_random or penalties.needs_probes:
         source = trace if trace.is_random else penalties
@@ -29,12 +33,10 @@ def augmented_dynamics(
 
     def augmented(t, state):
         y = state[0]
-        linearization = Linearization(ode_fn, t, y, probe_noise.thaw(bits, y))
-        divergence = None
-        if isinstance(trace, ExactTrace):
-            divergence = field.divergence(t, y, condition)
-        if divergence is None:
-            divergence = trace.divergence(linearization)
+        linearization = Linearization(
+            ode_fn, t, y, probe_noise.thaw(bits, y), has_divergence=is_exact
+        )
+        divergence = trace.divergence(linearization)
         rates = penalties.rates(linearization)
         return linearization.derivative, divergence, rates
 

@@ -69,16 +69,24 @@ class ConcatTime(TimeWrapper):
         self.net(keras.KerasTensor(shape, self.compute_dtype))
 
     def call(self, t, y, condition=None):
-        t = keras.ops.cast(t, y.dtype)
-        rank = len(y.shape)
-        t = keras.ops.reshape(t, [-1] + [1] * (rank - 1))
         if condition is None and _is_plain_convolution(self):
-            return _convolve_with_time(self.net, t, y)
+            return _convolve_with_time(self.net, _aligned(t, y), y)
+        return self.net(self.features(t, y, condition))
+
+    def features(self, t, y, condition=None):
+        """Returns the input of the net."""
+        t = _aligned(t, y)
         t = keras.ops.broadcast_to(t, (*keras.ops.shape(y)[:-1], 1))
         parts = [y, t]
         if condition is not None:
             parts.append(keras.ops.cast(condition, y.dtype))
-        return self.net(keras.ops.concatenate(parts, axis=-1))
+        return keras.ops.concatenate(parts, axis=-1)
+
+
+def _aligned(t, y):
+    """Returns the time in the dtype of `y`, shaped to broadcast."""
+    t = keras.ops.cast(t, y.dtype)
+    return keras.ops.reshape(t, [-1] + [1] * (len(y.shape) - 1))
 
 
 def _is_plain_convolution(layer):

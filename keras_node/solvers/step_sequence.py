@@ -37,7 +37,7 @@ class AdaptiveSteps(typing.NamedTuple):
         return _move(*self.values_at(n, times), times)
 
     def values_at(self, n, times):
-        """Returns the values of `(t, dt)` of step `n`, as they were recorded."""
+        """Returns `(t, dt)` of step `n` as they were recorded."""
         return self.t.read(n), self.dt.read(n)
 
     def at_each(self, numbers, times):
