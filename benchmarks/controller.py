@@ -1,10 +1,10 @@
 """Step size control at equal error: curves of error against evaluations.
 
 On the non-stiff problems of DETEST and on networks, trained and not
-(`train_fields.py`), in float64, beside SciPy's implementation. "At equal
-error" is the geometric mean, over the problems, of the evaluations that an
-error takes over those that the first contender takes for it, both interpolated
-on logarithmic axes.
+(`train_fields.py`), in float64, beside the implementations of SciPy and
+diffrax. "At equal error" is the geometric mean, over the problems, of the
+evaluations that an error takes over those that the first contender takes for
+it, both interpolated on logarithmic axes. Solves that failed are left out.
 
     python benchmarks/train_fields.py fields.npz
     python benchmarks/controller.py fields.npz --picture
@@ -12,11 +12,15 @@ on logarithmic axes.
 
 import argparse
 import functools
+import os
 import pathlib
+import subprocess
 import sys
+import tempfile
 
 import fields
 import numpy as np
+import protocol
 import reference
 import tensorflow as tf
 import timing
@@ -58,6 +62,20 @@ def with_scipy(problem, method, rtol, atol):
     )
 
 
+def with_diffrax(path, python):
+    """Returns `{name: (last states, numbers of evaluations)}`."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = os.path.join(folder, "results.npz")
+        subprocess.run(
+            [python, FOLDER / "worker_diffrax_curves.py", path, results],
+            check=True,
+            env=protocol.quiet_environment(),
+        )
+        with np.load(results) as arrays:
+            names = {key.split("/")[0] for key in arrays}
+            return {n: (arrays[f"{n}/y"], arrays[f"{n}/counts"]) for n in names}
+
+
 def error_of(y, exact):
     """Root mean square over the elements, relative to `1 + |exact|`."""
     return np.sqrt(np.mean(((y - exact) / (1 + np.abs(exact))) ** 2))
@@ -90,7 +108,7 @@ def ours(problem, method, safety):
     return run
 
 
-def measure(problems):
+def measure(problems, diffrax):
     """Returns `{contender: {problem: [(evaluations, error)]}}`."""
     curves = {}
     for name, problem in problems.items():
@@ -113,6 +131,8 @@ def measure(problems):
             "SciPy RK45",
             [with_scipy(problem, "RK45", t, t) for t in TOLERANCES],
         )
+        if diffrax:
+            add("diffrax Tsit5", zip(*diffrax[name], strict=True))
         print(name, flush=True)
     return curves
 
@@ -133,7 +153,8 @@ def table(curves, names, first):
     rows = []
     for contender, points in curves.items():
         logarithms = [
-            np.mean(np.log(points[n] / curves[first][n]), axis=0) for n in names
+            np.nanmean(np.log(points[n] / curves[first][n]), axis=0)
+            for n in names
         ]
         equal = [
             ratio_at_equal_error(points[n], curves[first][n]) for n in names
@@ -180,9 +201,17 @@ def main():
     parser.add_argument(
         "--picture", action="store_true", help=f"draw docs/{PICTURE.name}"
     )
+    parser.add_argument(
+        "--jax-python",
+        default=os.environ.get("KERAS_NODE_JAX_PYTHON"),
+        help="the interpreter of an environment with diffrax",
+    )
     options = parser.parse_args()
     problems = problems_of(options.fields)
-    curves = measure(problems)
+    diffrax = None
+    if options.jax_python:
+        diffrax = with_diffrax(options.fields, options.jax_python)
+    curves = measure(problems, diffrax)
     networks = [name for name in problems if name not in detest.PROBLEMS]
     first = next(iter(curves))
     for title, names in (

@@ -34,7 +34,7 @@ def _activation(xp, name, y):
 
 
 def _with_time(xp, t, y):
-    return xp.concat([y, xp.ones_like(y[..., :1]) * t], -1)
+    return xp.concat([y, xp.ones_like(y[..., :1]) * t], axis=-1)
 
 
 def mlp(weights, activation="tanh", power=1, takes_time=False):
@@ -68,7 +68,7 @@ def flow(weights):
                 jacobian = jacobian @ hidden[i]
             jacobian = jacobian * (1 - z**2)[..., None, :]
         trace = xp.einsum("...ij,ji->...", jacobian, last)
-        return xp.concat([z @ last + last_bias, trace[..., None]], -1)
+        return xp.concat([z @ last + last_bias, trace[..., None]], axis=-1)
 
     return f
 
@@ -85,7 +85,7 @@ def hamiltonian(weights):
         gradient = kernels[-1].T
         for kernel, slope in zip(kernels[-2::-1], slopes[::-1], strict=True):
             gradient = (gradient * slope) @ kernel.T
-        return xp.concat([gradient[..., 1:], -gradient[..., :1]], -1)
+        return xp.concat([gradient[..., 1:], -gradient[..., :1]], axis=-1)
 
     return f
 
