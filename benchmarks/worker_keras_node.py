@@ -36,7 +36,12 @@ def bare_loop(field, workload):
 
         zeros = [tf.zeros(x.shape) for x in [*variables, y]]
         _, y, gradients = tf.while_loop(
-            lambda i, *_: i < count, body, (0, y, zeros)
+            lambda i, *_: i < count,
+            body,
+            (0, y, zeros),
+            # A solve goes backwards when it has gone forwards: no evaluation
+            # overlaps the vector-Jacobian product of another.
+            parallel_iterations=1,
         )
         return tf.stack([y, y]), gradients, (tf.constant(count), count)
 
