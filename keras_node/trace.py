@@ -36,12 +36,14 @@ class TraceEstimator(identifiers.Configurable):
 class ExactTrace(TraceEstimator):
     """The divergence itself, `sum_i e_i^T df/dy e_i`.
 
-    A network of plain `Dense` layers, at most two of them nonlinear, alone, as
-    a `Sequential` model, or in `ConcatTime` or `IgnoreTime`, has a closed form
-    that costs one more product of matrices, whatever the dimension. Of other
-    dynamics all unit vectors go through one batched vector-Jacobian product:
-    `D` of them for a state of `D` numbers. If the dynamics have a method
-    `divergence(t, y)`, that is used instead; it may return `None`.
+    All unit vectors go through one batched vector-Jacobian product: `D` of
+    them for a state of `D` numbers. If the dynamics have a method
+    `divergence(t, y)`, that is used instead, unless it returns `None`.
+
+    Of `Dense` layers with Keras's own elementwise activations, at most two of
+    them nonlinear, there is a closed form, which costs one more product of
+    matrices, whatever the dimension: for one layer or a `Sequential` model, by
+    itself or in `ConcatTime` or `IgnoreTime`, in the dtype of the state.
     """
 
     def divergence(self, linearization):

@@ -1,5 +1,7 @@
 """Divergences of dense networks in closed form, against Jacobians."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -57,7 +59,8 @@ def evaluate(dynamics, t, y, condition=None):
     rng = np.random.default_rng(0)
     for weight in dynamics.weights:
         weight.assign(rng.normal(size=weight.shape))
-    return bound(t, y)
+    value, find_divergence = bound(t, y)
+    return value, find_divergence()
 
 
 def state():
@@ -122,6 +125,43 @@ def test_a_subclass_may_do_anything_and_has_no_closed_form():
 
 def test_layers_of_another_dtype_have_no_closed_form():
     assert evaluate(Dense(D), 0.0, state())[1] is None
+
+
+def test_wrapper_that_casts_the_state_has_no_closed_form():
+    net = keras.models.clone_model(NETWORKS["one hidden layer"])
+    dynamics = keras_node.ConcatTime(net, dtype="float32")
+    assert evaluate(dynamics, tf.constant(0.0), state())[1] is None
+
+
+def test_model_that_casts_its_input_has_no_closed_form():
+    net = keras.Sequential([keras.Input((D,)), Dense(D, dtype="float64")])
+    assert evaluate(net, 0.0, state())[1] is None
+
+
+def test_scope_of_mixed_precision_has_no_closed_form():
+    layer = Dense(D)
+    y = tf.cast(state(), tf.float32)
+    assert evaluate(layer, 0.0, y)[1] is not None
+    with keras.src.backend.AutocastScope("bfloat16"):
+        assert evaluate(layer, 0.0, y)[1] is None
+
+
+def test_activation_without_a_hash_has_no_closed_form():
+    @dataclasses.dataclass
+    class Scaled:
+        factor: float
+
+        def __call__(self, x):
+            return self.factor * tf.tanh(x)
+
+    layer = Dense(D, Scaled(2.0), dtype="float64")
+    assert evaluate(layer, 0.0, state())[1] is None
+
+
+def test_method_of_the_dynamics_comes_first():
+    net = keras.models.clone_model(NETWORKS["one hidden layer"])
+    net.divergence = lambda t, y: 7.0 * tf.ones_like(y[:, 0])
+    np.testing.assert_array_equal(evaluate(net, 0.0, state())[1], [7.0] * 4)
 
 
 def test_images_have_no_closed_form():

@@ -8,8 +8,8 @@ from keras_node.common import tf_internals
 from keras_node.common.arrays import array_of
 
 # Under XLA, which reserves the memory beforehand and fills it with zeros, this
-# many steps are kept if they fit into these bytes, else none: a flow with the
-# exact trace, which keeps 10 MB a step, took half as long again.
+# many steps are kept if they fit into these bytes, else none: a flow by unit
+# vectors, which keeps 10 MB a step, took half as long again.
 _STEPS_UNDER_XLA = 16
 _BYTES_UNDER_XLA = 2**26
 

@@ -40,8 +40,8 @@ class CheckpointAdjoint(Adjoint):
 
     Args:
         max_checkpoints: Integer, at least 2, the most states to store.
-            Default 128. A solve of 7/8 as many steps repeats none to find a
-            state.
+            Default 128: of 112 steps beyond the limit of memory each is taken
+            again once, of more of them some repeatedly.
         memory_limit: Integer, the most bytes of activations to keep in each
             solve; 0 for none. Default `2**28`, 256 MiB. With `t` steps of `s`
             evaluations it is reached at `t * s` times the activations that

@@ -12,18 +12,18 @@ class Linearization:
 
     Args:
         ode_fn: Callable `(t, y) -> dy/dt`, independent for each sample; or
-            `(t, y) -> (dy/dt, divergence)`.
+            `(t, y) -> (dy/dt, find_divergence)`.
         t: Float tensor, the time.
         y: Float tensor `(batch, ...)`, the state, or a nested structure.
         probes: Tensors `(k, batch, ...)` in the structure of `y`, the noise
             of trace estimates; `None` (default) without estimates.
-        has_divergence: Whether `ode_fn` returns the divergence. Default
-            `False`.
+        has_divergence: Whether `ode_fn` also returns a function without
+            arguments that finds the divergence. Default `False`.
 
     Attributes:
         derivative: `f(t, y)`, in the structure, shapes and dtypes of `y`.
-        closed_divergence: The divergence that `ode_fn` returned, `(batch,)`,
-            or `None`.
+        closed_divergence: The divergence that was found so, `(batch,)`, or
+            `None`.
         probes: As above.
 
     Raises:
@@ -38,12 +38,13 @@ class Linearization:
         ) as self._tape:
             self._tape.watch(self._y)
             found = ode_fn(t, self._y)
-            found = found if has_divergence else (found, None)
-            derivative, self.closed_divergence = found
+            derivative = found[0] if has_divergence else found
             derivative = check_derivative(derivative, y)
             self.derivative = tf.nest.map_structure(
                 lambda slope, leaf: tf.cast(slope, leaf.dtype), derivative, y
             )
+        # No product with the Jacobian needs what the tape would see of it.
+        self.closed_divergence = found[1]() if has_divergence else None
 
     def vjp(self, cotangents):
         """Returns `v^T df/dy` of each `v` in `cotangents`, in one batch.

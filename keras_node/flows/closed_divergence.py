@@ -6,21 +6,21 @@ import tensorflow as tf
 from keras_node.layers.time_wrappers import ConcatTime, IgnoreTime
 
 # Functions of each number alone, unlike a softmax.
-_ELEMENTWISE = {
+_ELEMENTWISE = [
     getattr(keras.activations, name)
     for name in (
         "celu elu exponential gelu hard_sigmoid hard_silu hard_tanh leaky_relu "
         "linear log_sigmoid mish relu relu6 selu sigmoid silu softplus "
         "softsign squareplus tanh tanh_shrink"
     ).split()
-}
+]
 
 
 def bind_with_divergence(field, training=None, condition=None):
-    """Returns the dynamics as `f(t, y) -> (dy/dt, divergence)`.
+    """Returns the dynamics as `f(t, y) -> (dy/dt, find_divergence)`.
 
-    The divergence is that of the dynamics' own method `divergence(t, y)`, or
-    of a dense network; `None` where there is no closed form.
+    `find_divergence()` returns that of the dynamics' own method `divergence(t,
+    y)`, or of a dense network; `None` where there is no closed form.
 
     Args:
         field: `VectorField`.
@@ -31,10 +31,10 @@ def bind_with_divergence(field, training=None, condition=None):
     def bound(t, y):
         layers = _dense_layers(field.dynamics, y)
         x = _features(field.dynamics, t, y, condition) if layers else None
-        # Of features in a wrong number Keras says which were expected.
-        if layers and x.shape[-1] == layers[0].kernel.shape[0]:
+        # Of sizes that do not fit, Keras and the solve say which would.
+        if layers and _sizes(layers) == (x.shape[-1], y.shape[-1]):
             return _evaluate(layers, x, y)
-        return ode_fn(t, y), field.divergence(t, y, condition)
+        return ode_fn(t, y), lambda: field.divergence(t, y, condition)
 
     return bound
 
@@ -45,17 +45,18 @@ def _dense_layers(dynamics, y):
     With more than two nonlinear layers the closed form costs as much as the
     products with all unit vectors.
     """
-    net = dynamics.net if _is_wrapper(dynamics) else dynamics
+    is_wrapper = type(dynamics) in (ConcatTime, IgnoreTime)
+    net = dynamics.net if is_wrapper else dynamics
     layers = net.layers if type(net) is keras.Sequential else [net]
-    is_dense = y.shape.rank == 2 and all(
-        _is_plain(layer, y.dtype.name) for layer in layers
+    is_dense = (
+        y.shape.rank == 2
+        and not hasattr(dynamics, "divergence")
+        and all(_is_plain(layer, y.dtype) for layer in layers)
+        # They cast what they are called with.
+        and all(x.input_dtype == y.dtype.name for x in (dynamics, net))
+        and len([layer for layer in layers if _is_nonlinear(layer)]) <= 2
     )
-    nonlinear = is_dense and [layer for layer in layers if _is_nonlinear(layer)]
-    return layers if is_dense and len(nonlinear) <= 2 else []
-
-
-def _is_wrapper(dynamics):
-    return type(dynamics) in (ConcatTime, IgnoreTime)
+    return layers if is_dense else []
 
 
 def _is_plain(layer, dtype):
@@ -63,16 +64,23 @@ def _is_plain(layer, dtype):
     return (
         type(layer) is keras.layers.Dense
         and layer.built
-        and layer.activation in _ELEMENTWISE
+        and any(layer.activation is function for function in _ELEMENTWISE)
         and layer.activity_regularizer is None
-        and layer.compute_dtype == dtype
+        and layer.compute_dtype == dtype.name
         and layer.quantization_mode is None
         and not layer.lora_enabled
+        # A scope of mixed precision would cast it.
+        and keras.ops.convert_to_tensor(layer.kernel).dtype == dtype
     )
 
 
 def _is_nonlinear(layer):
     return layer.activation is not keras.activations.linear
+
+
+def _sizes(layers):
+    """Returns the sizes of the first layer's input and the last's output."""
+    return layers[0].kernel.shape[0], layers[-1].kernel.shape[-1]
 
 
 def _features(dynamics, t, y, condition):
@@ -83,7 +91,7 @@ def _features(dynamics, t, y, condition):
 
 
 def _evaluate(layers, x, y):
-    """Returns value and divergence of a dense network at once.
+    """Returns the value of a dense network, and what finds its divergence.
 
     With weights `W_1, ..., W_L` and the diagonal matrices `S_l` of the
     activations' derivatives, the Jacobian of a row `y` is the product
@@ -93,8 +101,8 @@ def _evaluate(layers, x, y):
         tr(S_j A S_l B) = s_j^T (A * B^T) s_l,
 
     where `A` is the product of the weights between them, `B` that of the
-    weights behind `l` and up to `j`, and `*` is elementwise: one product of
-    matrices for each evaluation, whatever the dimension.
+    weights behind `l` and up to `j`, and `*` is elementwise: of the batch one
+    product of matrices, whatever the dimension.
     """
     weights, slopes = [], []
     for layer in layers:
@@ -102,7 +110,7 @@ def _evaluate(layers, x, y):
         x, slope = _call(layer, x, weights[-1])
         slopes.append(slope)
     weights[0] = weights[0][: y.shape[-1]]
-    return x, _trace(weights, slopes, y)
+    return x, lambda: _trace(weights, slopes, y)
 
 
 def _call(layer, x, kernel):
@@ -127,17 +135,20 @@ def _trace(weights, slopes, y):
             found.append(slope)
             products.append(weight)
         elif weight is not None:
-            products[-1] = _product(products[-1], weight)
+            last = products[-1]
+            products[-1] = weight if last is None else tf.matmul(last, weight)
     if not found:
         trace = tf.linalg.trace(products[0])
         return tf.fill(tf.shape(y)[:1], trace)
-    around = _product(products.pop(), products.pop(0))
     if len(found) == 1:
-        return tf.linalg.matvec(found[0], tf.linalg.diag_part(around))
-    between = products[0] * tf.transpose(around)
-    return tf.reduce_sum(tf.matmul(found[0], between) * found[1], axis=-1)
-
-
-def _product(x, y):
-    """Returns `x @ y`, where `None` is an identity."""
-    return y if x is None else tf.matmul(x, y)
+        first, last = products
+        diagonal = (
+            tf.linalg.diag_part(first)
+            if last is None
+            else tf.reduce_sum(first * tf.transpose(last), axis=0)
+        )
+        return tf.linalg.matvec(found[0], diagonal)
+    first, between, last = products
+    around = first if last is None else tf.matmul(last, first)
+    weighted = tf.matmul(found[0], between * tf.transpose(around))
+    return tf.reduce_sum(weighted * found[1], axis=-1)

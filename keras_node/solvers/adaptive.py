@@ -166,7 +166,7 @@ class AdaptiveLoop:
         )
 
     def _try_step(self, carry):
-        # The loop has asked that of a single clock.
+        # With one clock the loop's condition is that it is active.
         has_one_clock = carry.t.shape.rank == 0
         active = tf.constant(True) if has_one_clock else self._is_active(carry)
         remaining = self._end - carry.t

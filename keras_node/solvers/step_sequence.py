@@ -136,6 +136,7 @@ class FixedSteps(typing.NamedTuple):
         dt = (right - left) / tf.cast(tf.maximum(count, 1), tf.float64)
         return left + tf.cast(done, tf.float64) * dt, dt
 
+    # Nobody differentiates it.
     values_at = at
 
     def sources(self):
