@@ -118,7 +118,9 @@ def measure(problems, diffrax):
 
         def add(contender, results, name=name, exact=exact):
             points = [(count, error_of(y, exact)) for y, count in results]
-            curves.setdefault(contender, {})[name] = np.array(points)
+            points = np.array(points, float)
+            points[np.isnan(points[:, 1])] = np.nan
+            curves.setdefault(contender, {})[name] = points
 
         for method, factors in SAFETY.items():
             for safety in factors:
