@@ -120,10 +120,12 @@ class PlanarLayer(tfb.Bijector):
         return tf.math.log1p(product * (1 - self._slope(z) ** 2))
 
 
-def make_flow(kind, size):
+def make_flow(kind, size, seed=0):
     """Returns the continuous or the discrete flow of a size."""
     if kind == "NF":
-        layers = [PlanarLayer(seed, f"planar_{seed}") for seed in range(size)]
+        layers = [
+            PlanarLayer(size * seed + i, f"planar_{i}") for i in range(size)
+        ]
         return keras_node.NormalizingFlow(tfb.Chain(layers), BASE)
     field = keras_node.PlanarDynamics(size, hypernetwork=True, hidden_units=64)
     return continuous(field, 1e-3)
@@ -143,7 +145,7 @@ def continuous(field, tolerance):
 def fit(kind, size, log_prob, arguments):
     """Returns a fitted flow and its loss after each epoch, in nats."""
     keras.utils.set_random_seed(arguments.seed)
-    flow = make_flow(kind, size)
+    flow = make_flow(kind, size, arguments.seed)
     steps = arguments.cnf_steps if kind == "CNF" else arguments.nf_steps
     epochs = min(EPOCHS, steps)
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATES[kind], steps)
