@@ -15,7 +15,7 @@ from examples.reproduce import pictures
 from examples.reproduce.logs import Log
 
 COLUMNS = "target kind size seed steps kl seconds".split()
-STEPS = {"CNF": 3_000, "NF": 20_000}
+STEPS = {"CNF": 10_000, "NF": 20_000}
 KINDS = tuple(STEPS)
 SEEDS = (0, 1, 2)
 
