@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from examples.reproduce import __main__ as command
 from examples.reproduce import page, table1, table2
@@ -93,22 +94,17 @@ def test_epoch_is_a_function_of_seed_and_number_alone():
     assert not np.array_equal(first["y"], other["y"])
 
 
-def test_windows_show_what_was_observed_and_nothing_else():
-    rng = np.random.default_rng(0)
-    mask = rng.random((40, 100)) < 0.5
-    data = {
-        "values": np.where(mask, np.arange(100), np.nan)[..., None],
-        "times": np.arange(100.0),
-        "mask": mask,
-    }
-    cut = table2.windows(data, rng)
-    firsts = []
-    for values, seen in zip(cut["values"][..., 0], cut["mask"], strict=True):
-        steps = np.unique(values[seen] - np.flatnonzero(seen))
-        assert len(steps) == 1
-        firsts.append(int(steps[0]))
-    assert 0 < sum(first == 0 for first in firsts) < 40
-    assert max(firsts) <= table2.LATEST
+def test_validation_of_the_spirals_sees_the_last_third_alone():
+    class Model:
+        def reconstruct(self, values, times, mask, target_times):
+            assert not mask[:, table2.CUT :].any()
+            return tf.zeros(values.shape)
+
+    values = np.ones((4, 100, 2))
+    values[:, table2.CUT :] = 3.0
+    mask = np.random.default_rng(0).random((4, 100)) < 0.5
+    data = {"values": values, "times": np.arange(100.0), "mask": mask}
+    assert table2.validation_error(Model(), data) == 3.0
 
 
 def run_smoke(name, tmp_path, *arguments):

@@ -1,16 +1,12 @@
 """Table 2: spirals from few points, a latent ODE and a recurrent network.
 
-The data and the networks are `latent_spirals.py`'s. Beyond the paper, three
-things make the extrapolation of the latent ODE dependable; none sees anything
-of the times beyond the training's:
-
-- Windows: in half of the series each epoch begins at another time, which
-  becomes the initial one. The dynamics are autonomous; so they are trained from
-  every place of a spiral, not only from where the series begin.
-- Starts: several trainings from different weights on the first two thirds of
-  the training's times alone; that goes on, on all of them, whose prediction of
-  the last third is best.
-- The rate falls along a cosine to a hundredth.
+The data and the networks are `latent_spirals.py`'s. Some trained latent ODEs
+lose the spiral beyond the times of training. So several are trained, from
+different weights, on the first two thirds of the training's times alone; that
+goes on, on all of them, which predicts the last third best. Nothing of the
+times beyond the training's is used. (Series that begin at random later times,
+to train the dynamics from everywhere, were tried: errors of 0.93 and 1.25 in
+place of 0.30 and 1.31.)
 """
 
 import time
@@ -23,27 +19,11 @@ from examples.reproduce import pictures
 from examples.reproduce.logs import Log
 
 COLUMNS = (
-    "observed seed epochs starts windows latent_ode rnn within seconds "
-    "seconds_rnn"
+    "observed seed epochs starts latent_ode rnn within seconds seconds_rnn"
 ).split()
 OBSERVED, SEEDS = (30, 50, 100), (0, 1, 2, 3, 4)
-EPOCHS, STARTS, START_EPOCHS, LATEST = 400, 4, 60, 60
+EPOCHS, STARTS, START_EPOCHS = 400, 4, 60
 CUT = 2 * spirals.NUM_TIMES // 3
-
-
-def windows(data, rng):
-    """Returns the series, half of them from a later time on."""
-    values, mask = data["values"], data["mask"]
-    count, num_times = mask.shape
-    first = rng.integers(0, LATEST + 1, count) * rng.integers(0, 2, count)
-    index = first[:, None] + np.arange(num_times)
-    is_inside = index < num_times
-    index = np.minimum(index, num_times - 1)
-    mask = np.take_along_axis(mask, index, axis=1) & is_inside
-    values = np.take_along_axis(values, index[..., None], axis=1)
-    # What is not observed must not be seen.
-    values = np.where(mask[..., None], values, 0.0).astype("float32")
-    return {"values": values, "times": data["times"], "mask": mask}
 
 
 def early(data):
@@ -69,17 +49,9 @@ def compiled(noise, epochs, arguments):
     return model
 
 
-def fit(model, data, epochs, seed, arguments, is_windowed):
-    """Trains for some epochs, each on other windows."""
-    for epoch in range(epochs):
-        rng = np.random.default_rng((seed, epoch))
-        model.fit(
-            windows(data, rng) if is_windowed else data,
-            batch_size=arguments.batch_size,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            verbose=0,
-        )
+def fit(model, data, epochs, arguments):
+    """Trains for some epochs."""
+    model.fit(data, batch_size=arguments.batch_size, epochs=epochs, verbose=0)
 
 
 def best_start(data, seed, settings, arguments):
@@ -89,7 +61,7 @@ def best_start(data, seed, settings, arguments):
     for start in range(settings["starts"]):
         keras.utils.set_random_seed(1_000 * seed + start)
         model = compiled(arguments.noise, epochs, arguments)
-        fit(model, early(data), epochs, seed, arguments, settings["windows"])
+        fit(model, early(data), epochs, arguments)
         found.append(
             (validation_error(model, data), start, model.get_weights())
         )
@@ -104,14 +76,7 @@ def train(data, seed, settings, arguments):
     if settings["starts"] > 1:
         model.encode(**data)  # Builds it.
         model.set_weights(best_start(data, seed, settings, arguments))
-    fit(
-        model,
-        data,
-        settings["epochs"],
-        seed + 1,
-        arguments,
-        settings["windows"],
-    )
+    fit(model, data, settings["epochs"], arguments)
     return model
 
 
@@ -149,7 +114,6 @@ def main(options):
     settings = {
         "epochs": options.epochs or (1 if options.smoke else EPOCHS),
         "starts": 1 if options.smoke else STARTS,
-        "windows": 1,
     }
     for seed in options.seeds or (SEEDS[:1] if options.smoke else SEEDS):
         for observed in (10,) if options.smoke else OBSERVED:
