@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from examples.reproduce import FOLDER, page, poisson, table1, table2
 from examples.reproduce import __main__ as command
-from examples.reproduce import page, table1, table2
 from examples.reproduce.logs import Log
 from examples.reproduce.training import Run
 
-SUBSET = command.examples.reproduce.FOLDER / "mnist_subset.npz"
+SUBSET = FOLDER / "mnist_subset.npz"
 
 
 def test_log_returns_what_was_written_numbers_as_floats(tmp_path):
@@ -132,6 +132,7 @@ def test_network_without_a_block_is_trained_and_logged(tmp_path):
             "figure3_growth.csv",
             "table1.csv",
         },
+        "memory": {"memory.csv"},
         "figure4": {"figure4.png", "figure4.csv"},
         "figure5": {"figure5.png", "figure5.csv"},
         "table2": {"table2.csv", "spirals_10.png"},
@@ -157,9 +158,9 @@ def test_page_has_the_tables_that_the_logs_give():
 
 
 def test_table_of_the_page_gives_the_mean_and_each_seed(tmp_path):
-    log = Log(tmp_path / "poisson.csv", page_columns())
+    log = Log(tmp_path / "poisson.csv", poisson.COLUMNS)
     for seed, bound in ((0, 1.0), (1, 2.0)):
-        values = dict.fromkeys(page_columns(), 0.5)
+        values = dict.fromkeys(poisson.COLUMNS, 0.5)
         log.append(**{**values, "seed": seed, "bound": bound})
     text = "Before.\n<!-- poisson -->\nold\n<!-- end -->\nAfter.\n"
     new = page.written(text, tmp_path)
@@ -167,9 +168,3 @@ def test_table_of_the_page_gives_the_mean_and_each_seed(tmp_path):
     assert new.startswith("Before.")
     assert new.endswith("After.\n")
     assert "old" not in new
-
-
-def page_columns():
-    from examples.reproduce import poisson
-
-    return poisson.COLUMNS

@@ -86,6 +86,17 @@ def table1(logs):
     return table(header, rows)
 
 
+def memory(logs):
+    """Megabytes over the depth."""
+    groups = grouped(read(logs, "memory"), "kind")
+    depths = sorted({int(x["depth"]) for v in groups.values() for x in v})
+    rows = [
+        (kind, *(f"{float(line['megabytes']):.0f}" for line in lines))
+        for (kind,), lines in groups.items()
+    ]
+    return table(("MB at a depth of", *depths), rows)
+
+
 def dial(logs):
     """Error, evaluations and times over the tolerance."""
     header = (
@@ -276,6 +287,7 @@ TABLES = {
     function.__name__: function
     for function in (
         table1,
+        memory,
         dial,
         growth,
         figure4,
