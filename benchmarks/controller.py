@@ -15,7 +15,6 @@ import functools
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 
 import fields
@@ -28,26 +27,8 @@ import timing
 import keras_node
 
 FOLDER = pathlib.Path(__file__).parent
-sys.path.append(str(FOLDER.parent / "tests"))
-
-from support import detest  # noqa: E402
-
-TOLERANCES = 10.0 ** -np.arange(2, 7.1, 0.5)
 PICTURE = FOLDER.parent / "docs" / "controller.png"
 SAFETY = {"tsit5": (0.8, 0.7, 0.9), "dopri5": (0.8,)}
-
-
-def problems_of(path):
-    """Returns DETEST's problems and those of a file, by name."""
-    problems = {}
-    for name, problem in detest.PROBLEMS.items():
-
-        def f(xp, t, y, f=problem.f):
-            return xp.stack(f(xp, t, [y[i] for i in range(y.shape[0])]))
-
-        y0 = np.array(problem.y0, np.float64)
-        problems[name] = fields.Problem(f, y0, detest.END)
-    return problems | fields.load(path)
 
 
 def with_scipy(problem, method, rtol, atol):
@@ -127,11 +108,11 @@ def measure(problems, diffrax):
                 run = ours(problem, method, safety)
                 add(
                     f"{method}, safety {safety}",
-                    [run(tolerance) for tolerance in TOLERANCES],
+                    [run(tolerance) for tolerance in fields.TOLERANCES],
                 )
         add(
             "SciPy RK45",
-            [with_scipy(problem, "RK45", t, t) for t in TOLERANCES],
+            [with_scipy(problem, "RK45", t, t) for t in fields.TOLERANCES],
         )
         if diffrax:
             add("diffrax Tsit5", zip(*diffrax[name], strict=True))
@@ -209,15 +190,17 @@ def main():
         help="the interpreter of an environment with diffrax",
     )
     options = parser.parse_args()
-    problems = problems_of(options.fields)
+    trained = fields.load(options.fields)
+    detest = fields.detest_problems()
+    problems = detest | trained
     diffrax = None
     if options.jax_python:
         diffrax = with_diffrax(options.fields, options.jax_python)
     curves = measure(problems, diffrax)
-    networks = [name for name in problems if name not in detest.PROBLEMS]
+    networks = list(trained)
     first = next(iter(curves))
     for title, names in (
-        ("DETEST", list(detest.PROBLEMS)),
+        ("DETEST", list(detest)),
         (f"{len(networks)} networks", networks),
     ):
         timing.print_table(

@@ -6,10 +6,19 @@ same steps for the same decisions.
 """
 
 import dataclasses
+import functools
+import pathlib
+import sys
 import typing
 
 import numpy as np
 from workloads import GROUP_EPSILON, GROUPS
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
+
+from support import detest  # noqa: E402
+
+TOLERANCES = 10.0 ** -np.arange(2, 7.1, 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,3 +161,20 @@ def load(path):
             y0 = arrays[f"{name}/y0"].astype(np.float64)
             problems[name] = Problem(f, y0, float(arrays[f"{name}/end"]))
     return problems
+
+
+def _of_components(components, xp, t, y):
+    """One of DETEST's functions, of an array."""
+    return xp.stack(components(xp, t, [y[i] for i in range(y.shape[0])]))
+
+
+def detest_problems():
+    """Returns the non-stiff problems of DETEST by name."""
+    return {
+        name: Problem(
+            functools.partial(_of_components, problem.f),
+            np.array(problem.y0, np.float64),
+            detest.END,
+        )
+        for name, problem in detest.PROBLEMS.items()
+    }

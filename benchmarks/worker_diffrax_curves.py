@@ -3,8 +3,6 @@
 python worker_diffrax_curves.py fields.npz results.npz
 """
 
-import functools
-import pathlib
 import sys
 
 import diffrax
@@ -14,11 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 jax.config.update("jax_enable_x64", True)
-sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
-
-from support import detest  # noqa: E402
-
-TOLERANCES = 10.0 ** -np.arange(2, 7.1, 0.5)
 
 
 def solver_of(f, y0, end):
@@ -47,26 +40,13 @@ def solver_of(f, y0, end):
     return solve
 
 
-def of_components(f, xp, t, y):
-    """One of DETEST's functions, of an array."""
-    return xp.stack(f(xp, t, [y[i] for i in range(y.shape[0])]))
-
-
 def main(path, results):
     """Writes last states and evaluations of every problem."""
-    problems = {
-        name: fields.Problem(
-            functools.partial(of_components, problem.f),
-            np.array(problem.y0, np.float64),
-            detest.END,
-        )
-        for name, problem in detest.PROBLEMS.items()
-    }
-    problems |= fields.load(path)
+    problems = fields.detest_problems() | fields.load(path)
     arrays = {}
     for name, problem in problems.items():
         solve = solver_of(problem.f, problem.y0, problem.end)
-        ends, steps = zip(*map(solve, TOLERANCES), strict=True)
+        ends, steps = zip(*map(solve, fields.TOLERANCES), strict=True)
         arrays[f"{name}/y"] = np.stack(ends)
         # Two evaluations choose the first step; then six a step.
         arrays[f"{name}/counts"] = 6 * np.array(steps) + 2

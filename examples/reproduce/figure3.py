@@ -5,9 +5,6 @@ the block's end, time over evaluations, evaluations backwards over forwards. (d)
 trains small ODE-Nets whose evaluations grow, and what bends the growth.
 """
 
-import statistics
-import time
-
 import keras
 import mnist_odenet
 import numpy as np
@@ -16,6 +13,7 @@ from matplotlib.figure import Figure
 import keras_node
 from examples.reproduce import pictures, table1
 from examples.reproduce.logs import Log
+from examples.reproduce.timing import milliseconds
 from examples.reproduce.training import Run
 
 Tsit5 = keras_node.solvers.Tsit5
@@ -54,17 +52,6 @@ def with_options(model, solver, adjoint):
         metrics=["accuracy"],
     )
     return copy
-
-
-def milliseconds(function, repetitions=9):
-    """Returns the median time of a call, the first left out."""
-    function()
-    seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(seconds)
 
 
 def end_of_block(model, images):

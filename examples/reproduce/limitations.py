@@ -11,7 +11,6 @@
   discrete solution.
 """
 
-import statistics
 import time
 
 import keras
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 import keras_node
 from examples.reproduce import pictures
 from examples.reproduce.logs import Log
+from examples.reproduce.timing import milliseconds
 
 Tsit5 = keras_node.solvers.Tsit5
 BackSolve = keras_node.adjoints.BacksolveAdjoint
@@ -44,7 +44,7 @@ def van_der_pol(mu):
     return f
 
 
-def measure_batch(count, own_clocks, repetitions):
+def measure_batch(count, own_clocks):
     """Returns evaluations, the most and the mean, and the time of a solve."""
     rng = np.random.default_rng(0)
     mu = rng.uniform(0.1, 1.0, count).astype("float32")
@@ -61,15 +61,10 @@ def measure_batch(count, own_clocks, repetitions):
         return results.states[-1], results.diagnostics.num_ode_fn_evaluations
 
     counts = solve(y0)[1].numpy()
-    seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        solve(y0)[0].numpy()
-        seconds.append(time.perf_counter() - start)
     return {
         "nfe_most": counts.max(),
         "nfe_mean": counts.mean(),
-        "milliseconds": 1e3 * statistics.median(seconds),
+        "milliseconds": milliseconds(lambda: solve(y0)[0].numpy()),
     }
 
 
@@ -80,7 +75,7 @@ def measure_batches(options):
         for own_clocks in (0, 1):
             case = {"samples": count, "own_clocks": own_clocks}
             if not log.rows(**case):
-                found = measure_batch(count, bool(own_clocks), 11)
+                found = measure_batch(count, bool(own_clocks))
                 log.append(**case, **found)
     return log.rows()
 
