@@ -128,6 +128,9 @@ class FlatFunction:
             graph.control_outputs = []
         self._function = type(function).from_func_graph(graph, None, {})
         graph.outputs, graph.control_outputs = own
+        # `tf.vectorized_map` asks a called function for its graph: one with
+        # these outputs is then read from the definition.
+        self._function.inference_fn._cached_graph = None
         self._num_captures = len(function.captured_inputs)
 
     def __call__(self, *inputs):
