@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent / "keras_node"
 RANKS = [
     {"common", "environment", "version"},
     {"dynamics", "saving"},
-    {"likelihoods", "regularizers", "solvers", "trace"},
+    {"interpolation", "likelihoods", "regularizers", "solvers", "trace"},
     {"adjoints", "callbacks"},
     {"integration"},
     {"latent", "layers"},

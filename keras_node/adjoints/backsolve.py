@@ -1,6 +1,7 @@
 """The continuous adjoint, integrated backwards together with the state."""
 
 import keras
+import tensorflow as tf
 
 from keras_node import solvers
 from keras_node.adjoints.backsolve_reversal import ReverseSolve
@@ -90,15 +91,12 @@ class BacksolveAdjoint(Adjoint):
         """Returns gradients; an error or NaN if they have drifted too far."""
         if self.max_drift is None:
             return gradients
-        vary = gradients.times is not None
-        tensors = [*gradients.y, *gradients.sources]
-        tensors += [gradients.times] if vary else []
-        tensors = self._bounded(problem, gradients.drift, tensors)
-        times = tensors.pop() if vary else None
-        size = len(gradients.y)
-        return gradients._replace(
-            y=tensors[:size], sources=tensors[size:], times=times
+        groups = [gradients.y, gradients.sources, gradients.moments or []]
+        tensors = self._bounded(
+            problem, gradients.drift, tf.nest.flatten(groups)
         )
+        y, sources, moments = tf.nest.pack_sequence_as(groups, tensors)
+        return gradients._replace(y=y, sources=sources, moments=moments or None)
 
     def _bounded(self, problem, drift, tensors):
         """Returns tensors that wait for an assertion, or are NaN."""

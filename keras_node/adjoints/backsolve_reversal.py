@@ -29,6 +29,7 @@ class ReverseSolve:
         self._problem = problem
         self._solver = solver
         self._times = problem.times
+        self._pieces = problem.pieces()
         self._is_adaptive = getattr(solver, "is_adaptive", False)
         # The NaN of a failed solve depends on nothing.
         is_valid = clocks.are_finite(result.states, problem.times.shape.rank)
@@ -64,13 +65,16 @@ class ReverseSolve:
             parallel_iterations=1,
             maximum_iterations=last,
         )[0]
-        times_bar = None
+        moment_bars = None
         if vary:
             start = self._slope_product(tf.constant(0), carry.a)
             times_bar = self._add_to_row(0, carry.times_bar, -start)
+            # Jumps have a row among the times.
+            jumps = self._problem.moments[1:]
+            moment_bars = [times_bar, *map(tf.zeros_like, jumps)]
         return Gradients(
             y=clocks.add(carry.a, [leaf[0] for leaf in self._cotangents]),
-            times=times_bar,
+            moments=moment_bars,
             sources=self._gradient.all_sources(carry.source_bars),
             num_evaluations=carry.num_evaluations,
             drift=clocks.largest(carry.drift),
@@ -143,6 +147,8 @@ class ReverseSolve:
             t = tf.clip_by_value(
                 t, tf.minimum(early, late), tf.maximum(early, late)
             )
+            if self._pieces.has_jumps:
+                t = tf.clip_by_value(t, *self._pieces.at(early).interval)
             f, kept = self._gradient.evaluate(tf.cast(t, y[0].dtype), y)
             found = self._gradient.pull_back(
                 kept, self._shared, clocks.scale(-rate, a)
@@ -156,7 +162,7 @@ class ReverseSolve:
         jump = [leaf[row] for leaf in self._cotangents]
         times_bar = carry.times_bar
         if self._problem.times_vary:
-            slope = self._slope_product(row, jump)
+            slope = self._slope_product_before(row, carry.a, jump)
             times_bar = self._add_to_row(row, times_bar, slope)
         ode_fn, elapsed = self._augmented(row)
         leaves = [
@@ -203,10 +209,31 @@ class ReverseSolve:
         )
         return result, attempts
 
-    def _slope_product(self, row, cotangents):
-        """Returns `cotangent . f(t_row, y_row)`, for each clock."""
+    def _slope_product_before(self, row, a, jump):
+        """Returns the cotangent of a row's time.
+
+        With `f` before the row and `f1` behind it, that is `(a + jump) . f`
+        for the end of one interval less `a . f1` for the start of another.
+        """
+        if not self._pieces.has_jumps:
+            return self._slope_product(row, jump)
+        t, last = self._times[row], tf.shape(self._times)[0] - 1
+        before = self._pieces.at(self._times[row - 1])
+        before = tf.clip_by_value(t, *before.interval)
+        end = self._slope_product(row, clocks.add(a, jump), before)
+        start = self._slope_product(row, a)
+        return end - tf.where(row < last, start, 0.0)
+
+    def _slope_product(self, row, cotangents, t=None):
+        """Returns `cotangent . f(t, y_row)`, for each clock.
+
+        The time is that of the row, or the first behind it if it is a jump.
+        """
         y = self._state(row)
-        t = self._times[row]
+        if t is None:
+            t = self._times[row]
+            if self._pieces.has_jumps:
+                t = tf.clip_by_value(t, *self._pieces.at(t).interval)
         f = self._problem.field(tf.cast(t, y[0].dtype), y)
         total = tf.zeros_like(t)
         for slope, cotangent in zip(f, cotangents, strict=True):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_node.dynamics.traced_field import TracedField
 from keras_node.saving.identifiers import Configurable
 from keras_node.solvers import clocks
+from keras_node.solvers.pieces import Pieces
 
 
 class Problem(typing.NamedTuple):
@@ -19,10 +20,13 @@ class Problem(typing.NamedTuple):
             gradient flows; or `PythonField`.
         times: Float64 `(T,)`, or `(T, batch)` with a clock for each sample.
         y: List of leaves, the state at the first time.
-        times_vary: Whether `times` is a tensor, which may need a gradient.
+        times_vary: Whether `times` or `jumps` come from a tensor, which may
+            need a gradient.
         on_backward: Callable that gets the number of function evaluations of
             the backward pass, an integer tensor; or `None`.
         on_drift: The same for the drift of backsolve, a float; or `None`.
+        jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns them;
+            `None` for none.
         num_controlled: Number of leaves, from the first, that control the
             error; `None` for all. The others are integrals that feed back
             into nothing, such as those of a regularizer.
@@ -38,6 +42,7 @@ class Problem(typing.NamedTuple):
     times_vary: bool
     on_backward: typing.Callable | None = None
     on_drift: typing.Callable | None = None
+    jumps: tf.Tensor | None = None
     num_controlled: int | None = None
     is_whole_graph: bool = False
     raises: bool = True
@@ -52,6 +57,21 @@ class Problem(typing.NamedTuple):
         TensorFlow then drops the pass from a graph that does not use it.
         """
         return self.unreported()._replace(raises=False)
+
+    @property
+    def moments(self):
+        """The tensors of time that a gradient may be asked for."""
+        return [self.times] if self.jumps is None else [self.times, self.jumps]
+
+    def with_moments(self, moments):
+        """Returns the problem with other `moments`."""
+        return self._replace(
+            **dict(zip(["times", "jumps"], moments, strict=False))
+        )
+
+    def pieces(self):
+        """Returns the `Pieces` of the solve."""
+        return Pieces(self.times, self.jumps, self.y[0].dtype)
 
     def norm(self):
         """Returns the norm of the leaves that control the error."""
@@ -69,14 +89,14 @@ class Gradients(typing.NamedTuple):
 
     Attributes:
         y: List of cotangents of the initial state.
-        times: Cotangent of `times`, or `None`.
+        moments: List of cotangents of the problem's `moments`, or `None`.
         sources: List of cotangents of the field's sources.
         num_evaluations: Integer, per clock or one for all, the backward NFE.
         drift: Float scalar, see `BacksolveAdjoint`; `None` for others.
     """
 
     y: list
-    times: tf.Tensor | None
+    moments: list | None
     sources: list
     num_evaluations: tf.Tensor
     drift: tf.Tensor | None = None

@@ -55,7 +55,8 @@ class CheckpointRecorder(StepRecorder):
         super().__init__(solver.max_num_steps)
         self._capacity = max_checkpoints
         self._tableau = solver.tableau
-        self._interval = step.Interval.of(problem.times)
+        self._pieces = problem.pieces()
+        self._has_restarts = self._pieces.has_jumps and solver.tableau.fsal
         self._evaluations_per_step = solver.evaluations_per_step()
         first_part, *others = problem.field.parts
         self.gradient = gradient_of(first_part, problem.times_vary)
@@ -77,7 +78,7 @@ class CheckpointRecorder(StepRecorder):
         log = EvaluationLog(
             self.gradient.kept_specs + leaves,
             leaves * (1 + self._tableau.fsal),
-            self._evaluations_per_step,
+            self._evaluations_per_step + self._has_restarts,
             problem.solver.max_num_steps,
             memory_limit,
         )
@@ -86,7 +87,9 @@ class CheckpointRecorder(StepRecorder):
 
     def evaluator(self, ode_fn):
         """Returns the dynamics for one step, such that they are recorded."""
-        return Evaluations(self.gradient) if self.log else ode_fn
+        if self.log:
+            return Evaluations(self.gradient)
+        return super().evaluator(ode_fn)
 
     def start(self, t, y, f, evaluated):
         """Returns an empty record for clocks like `t`."""
@@ -120,6 +123,14 @@ class CheckpointRecorder(StepRecorder):
         pairs = zip(evaluated.kept, evaluated.derivatives, strict=True)
         return [[*kept, *derivative] for kept, derivative in pairs]
 
+    def _kept_behind(self, evaluated):
+        """Returns what the evaluation behind a jump kept, in a list."""
+        if not self._has_restarts:
+            return []
+        # Nothing asks for its derivative.
+        unused = evaluated.derivatives[-1] if self.keeps_derivatives else []
+        return [[*evaluated.kept_behind, *unused]]
+
     def record(self, record, advanced, t, dt, y, f, evaluated):
         """Adds a step from `(t, y)`; it stays if any clock `advanced`."""
         n = record.num_steps
@@ -130,6 +141,7 @@ class CheckpointRecorder(StepRecorder):
                 kept, num_repeated = self._without_failures(
                     kept, advanced, t, dt, y, f
                 )
+            kept = kept + self._kept_behind(evaluated)
             log = self.log.record(log, n, kept, self._starts(y, f))
         if self.keeps_states:
             number = n - self.first_stored(record)
@@ -155,7 +167,7 @@ class CheckpointRecorder(StepRecorder):
             step.runge_kutta_step(
                 self._tableau,
                 evaluations,
-                self._interval,
+                self._pieces.at(t).interval,
                 t,
                 tf.where(advanced, dt, 0.0),
                 y,
@@ -184,15 +196,18 @@ class CheckpointRecorder(StepRecorder):
         `keeps_derivatives`.
         """
         kept, leaves = self.log.read(record.log, n)
-        return self._evaluations(kept), leaves
+        behind = kept.pop() if self._has_restarts else None
+        return self._evaluations(kept, behind), leaves
 
     def read_first(self, record):
         """Returns the `Evaluations` at the start of the solve."""
         return self._evaluations([self.log.first(record.log)])
 
-    def _evaluations(self, kept):
+    def _evaluations(self, kept, behind=None):
         evaluations = Evaluations(self.gradient)
         count = len(self.gradient.kept_specs)
+        if behind is not None:
+            evaluations.kept_behind = behind[:count]
         evaluations.kept = [tensors[:count] for tensors in kept]
         evaluations.derivatives = [tensors[count:] for tensors in kept]
         return evaluations

@@ -19,7 +19,7 @@ class _Carry(typing.NamedTuple):
     y_bar: list
     f_bar: list
     row: typing.Any
-    times_bar: typing.Any
+    moment_bars: list
     source_bars: list
     store: bounded_state_store.Store
     num_evaluations: tf.Tensor
@@ -40,6 +40,8 @@ class Reversal:
         self._solver = problem.solver
         self._tableau = problem.solver.tableau
         self._times = problem.times
+        self._moments = problem.moments
+        self._pieces = problem.pieces()
         self._steps = result.steps
         self._status = result.diagnostics.status
         self._cotangents = cotangents
@@ -71,7 +73,7 @@ class Reversal:
         carry = self._start()
         for first, restore in self._taken.passes():
             carry = self._run_to(first, restore, carry)
-        y_bar, times_bar, source_bars, num_evaluations = self._reverse_start(
+        y_bar, moment_bars, source_bars, num_evaluations = self._reverse_start(
             carry
         )
         y_bar = [
@@ -79,7 +81,7 @@ class Reversal:
             for bar, cotangent in zip(y_bar, self._cotangents, strict=True)
         ]
         sources = self._gradient.all_sources(source_bars)
-        return Gradients(y_bar, times_bar, sources, num_evaluations)
+        return Gradients(y_bar, moment_bars, sources, num_evaluations)
 
     def _run_to(self, first, restore, carry):
         """Reverses the steps down to number `first`."""
@@ -108,7 +110,7 @@ class Reversal:
             if self._tableau.fsal
             else [],
             row=self._last_row(),
-            times_bar=tf.zeros_like(self._times) if vary else (),
+            moment_bars=[tf.zeros_like(m) for m in self._moments if vary],
             source_bars=self._gradient.connected_zeros(),
             store=self._taken.store,
             num_evaluations=tf.convert_to_tensor(self._taken.num_repeated),
@@ -125,40 +127,86 @@ class Reversal:
     def _reverse_step(self, carry, restore):
         y_bar = self._add_landing(carry)
         taken = restore(carry.n, carry.store)
-        row, times_bar = carry.row, carry.times_bar
+        row, moment_bars = carry.row, carry.moment_bars
         seeds, increment_bars = [], ()
         if self._is_dense:
-            row, times_bar, seeds, increment_bars = self._interpolation_bars(
+            row, moment_bars, seeds, increment_bars = self._interpolation_bars(
                 carry, taken
             )
+        y_bar, f_bar, t1_bar, source_bars = self._reverse_restart(
+            carry, taken, y_bar
+        )
         found = self._step_gradient.pull_back(
-            taken, y_bar, carry.f_bar, increment_bars
+            taken, y_bar, f_bar, increment_bars
         )
         if self._problem.times_vary:
-            times_bar += self._pull_back_times(carry.n, found.t, found.dt)
+            bars = [found.t + t1_bar, found.dt + t1_bar]
+            moment_bars = clocks.add(
+                moment_bars, self._pull_back_moments(carry.n, bars)
+            )
         return _Carry(
             n=carry.n - 1,
             y_bar=clocks.add(found.y, seeds) if seeds else found.y,
             f_bar=found.f,
             row=row,
-            times_bar=times_bar,
-            source_bars=clocks.add(carry.source_bars, found.sources),
+            moment_bars=moment_bars,
+            source_bars=clocks.add(source_bars, found.sources),
             store=taken.store,
             num_evaluations=carry.num_evaluations + taken.num_evaluations,
         )
 
-    def _pull_back_times(self, n, t_bar, dt_bar):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            times = self._watched_times(tape)
-            moments = self._steps.at(n, times)
-        return tape.gradient(moments, times, [t_bar, dt_bar])
+    def _reverse_restart(self, carry, taken, y_bar):
+        """Pulls back the derivative that was taken anew behind a jump.
 
-    def _watched_times(self, tape):
+        Returns:
+            Cotangents of the state at the end of the step, of its derivative
+            there, of the time there, and of the sources.
+        """
+        if not self._pieces.has_jumps or not self._tableau.fsal:
+            return y_bar, carry.f_bar, 0.0, carry.source_bars
+        t, dt = self._steps.values_at(carry.n, self._times)
+        lands = self._pieces.lands_on_jump(t, dt)
+        behind_bar = clocks.zero_unless(lands, carry.f_bar)
+
+        def pull_back():
+            found = self._gradient.pull_back(
+                taken.evaluations.kept_behind, self._shared, behind_bar
+            )
+            t_bar = tf.zeros_like(t)
+            if found.t is not None:
+                t_bar += tf.cast(found.t, t.dtype)
+            return found.leaves, t_bar, found.sources
+
+        def skip():
+            zeros = [tf.zeros_like(leaf) for leaf in y_bar]
+            nothing = [tf.zeros_like(bar) for bar in carry.source_bars]
+            return zeros, tf.zeros_like(t), nothing
+
+        leaves, t_bar, sources = tf.cond(tf.reduce_any(lands), pull_back, skip)
+        return (
+            clocks.add(y_bar, leaves),
+            clocks.zero_unless(~lands, carry.f_bar),
+            t_bar,
+            clocks.add(carry.source_bars, sources),
+        )
+
+    def _pull_back_moments(self, n, bars):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            moments = self._watched_moments(tape)
+            step_times = self._steps.at(n, *moments)
+        return tape.gradient(
+            step_times,
+            moments,
+            bars,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    def _watched_moments(self, tape):
         if not self._problem.times_vary:
-            return self._times
-        times = tf.identity(self._times)
-        tape.watch(times)
-        return times
+            return self._moments
+        moments = [tf.identity(moment) for moment in self._moments]
+        tape.watch(moments)
+        return moments
 
     def _add_landing(self, carry):
         """Adds the cotangent of the requested time at the end of the step."""
@@ -187,14 +235,14 @@ class Reversal:
             )
             return (rows > 0) & tf.equal(numbers, carry.n)
 
-        def pull_back(row, times_bar, y_bar, increment_bars):
+        def pull_back(row, moment_bars, y_bar, increment_bars):
             rows, within = dense_output.block(row, -1, lies_within)
             bars = self._interpolation_vjp(
                 carry.n, tf.maximum(rows, 0), y, increments, within
             )
             return (
                 row - tf.reduce_sum(tf.cast(within, tf.int32), axis=0),
-                times_bar + bars[0] if self._problem.times_vary else (),
+                clocks.add(moment_bars, bars[0]),
                 clocks.add(y_bar, bars[1]),
                 [
                     clocks.add(a, b)
@@ -205,22 +253,22 @@ class Reversal:
         return tf.while_loop(
             lambda row, *_: tf.reduce_any(lies_within(row[None])),
             pull_back,
-            (carry.row, carry.times_bar, zeros, [zeros] * len(increments)),
+            (carry.row, carry.moment_bars, zeros, [zeros] * len(increments)),
             parallel_iterations=1,
             maximum_iterations=tf.shape(self._times)[0],
         )
 
     def _interpolation_vjp(self, n, rows, y, increments, within):
-        """Returns the cotangents of times, state and increments."""
+        """Returns the cotangents of moments, state and increments."""
         cotangents = [clocks.rows_of(leaf, rows) for leaf in self._cotangents]
         zeros = [tf.zeros_like(leaf) for leaf in cotangents]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            times = self._watched_times(tape)
+            moments = self._watched_moments(tape)
             y, increments = tf.nest.map_structure(tf.identity, (y, increments))
             tape.watch([y, increments])
-            t, dt = self._steps.at(n, times)
+            t, dt = self._steps.at(n, *moments)
             length = tf.where(within, dt, 1.0)
-            theta = (clocks.rows_of(times, rows) - t) / length
+            theta = (clocks.rows_of(moments[0], rows) - t) / length
             states = step.interpolate(
                 clocks.one_row(y),
                 [clocks.one_row(k) for k in increments],
@@ -228,31 +276,31 @@ class Reversal:
             )
         return tape.gradient(
             states,
-            [times if self._problem.times_vary else [], y, increments],
+            [moments if self._problem.times_vary else [], y, increments],
             output_gradients=clocks.select(within, cotangents, zeros),
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 
     def _reverse_start(self, carry):
         """Pulls back the first evaluation, `f = ode_fn(t0, y0)`."""
-        times_bar = carry.times_bar if self._problem.times_vary else None
+        moment_bars = carry.moment_bars or None
         if not self._tableau.fsal:
             return (
                 carry.y_bar,
-                times_bar,
+                moment_bars,
                 carry.source_bars,
                 carry.num_evaluations,
             )
         kept, num_evaluations = self._taken.first_kept()
         found = self._gradient.pull_back(kept, self._shared, carry.f_bar)
-        if times_bar is not None and found.t is not None:
+        if moment_bars and found.t is not None:
+            times_bar, *others = moment_bars
             bars = tf.cast(found.t, times_bar.dtype)
-            times_bar += tf.concat(
-                [bars[None], tf.zeros_like(times_bar[1:])], axis=0
-            )
+            bars = tf.concat([bars[None], tf.zeros_like(times_bar[1:])], axis=0)
+            moment_bars = [times_bar + bars, *others]
         return (
             clocks.add(carry.y_bar, found.leaves),
-            times_bar,
+            moment_bars,
             clocks.add(carry.source_bars, found.sources),
             carry.num_evaluations + num_evaluations,
         )

@@ -18,14 +18,19 @@ def solve_unrecorded(problem, recorder=None):
     recording would only slow down tracing. So all tapes are stopped; the
     dynamics, which may use tapes themselves, have been traced before.
     """
-    times = tf.stop_gradient(problem.times)
+    times, *jumps = [tf.stop_gradient(moment) for moment in problem.moments]
     y = [tf.stop_gradient(leaf) for leaf in problem.y]
     hidden = tf_internals.stop_recording()
     if isinstance(problem.field, PythonField):
         hidden = contextlib.nullcontext()
     with hidden:
         result = problem.solver.integrate(
-            problem.field, times, y, recorder=recorder, norm=problem.norm()
+            problem.field,
+            times,
+            y,
+            recorder=recorder,
+            norm=problem.norm(),
+            jumps=jumps[0] if jumps else None,
         )
     # `tf.function` builds the gradient of all that it returns.
     internal = [tf.stop_gradient(x) for x in result.internal]
@@ -50,7 +55,7 @@ def custom_gradient_solve(problem, make_recorder, backward, name):
     solutions = []
 
     @tf_internals.custom_gradient
-    def solve(times, *tensors):
+    def solve(*tensors):
         graph = tf.compat.v1.get_default_graph()
         # A graph that only infers records nothing, and can be exported.
         records = tf_internals.are_recording() or problem.is_whole_graph
@@ -87,12 +92,12 @@ def custom_gradient_solve(problem, make_recorder, backward, name):
 
         return tuple(result.states), gradient
 
-    states = solve(problem.times, *problem.y, *problem.field.sources)
+    states = solve(*problem.moments, *problem.y, *problem.field.sources)
     return solutions[0]._replace(states=list(states))
 
 
 def _gradients(problem, backward, *args):
-    """Returns the cotangents of times, state and all sources."""
+    """Returns the cotangents of moments, state and all sources."""
     first, *others = problem.field.parts
     gradients = _differentiable_once(
         problem._replace(field=first), backward, *args
@@ -100,7 +105,7 @@ def _gradients(problem, backward, *args):
     for field in others:
         part = problem.silent()._replace(field=field)
         gradients += _differentiable_once(part, backward, *args)[
-            1 + len(problem.y) :
+            len(problem.moments) + len(problem.y) :
         ]
     return gradients
 
@@ -146,14 +151,16 @@ def _differentiable_once(problem, backward, result, cotangents, name):
                 f'adjoint="{name}" and a request for a second derivative'
             )
 
-        times = [] if gradients.times is None else [gradients.times]
-        flat = [*times, *gradients.y, *gradients.sources]
+        flat = [*(gradients.moments or []), *gradients.y, *gradients.sources]
         flat = reported(problem.on_backward, gradients.num_evaluations, flat)
         flat = reported(problem.on_drift, gradients.drift, flat)
         return tuple(flat), second
 
-    flat = run(*cotangents, problem.times, *problem.y, *problem.field.sources)
-    return [*flat] if problem.times_vary else [None, *flat]
+    flat = run(
+        *cotangents, *problem.moments, *problem.y, *problem.field.sources
+    )
+    unasked = [] if problem.times_vary else [None] * len(problem.moments)
+    return [*unasked, *flat]
 
 
 def reported(report, value, tensors):

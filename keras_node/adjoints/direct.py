@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_node.adjoints.base import Adjoint, require_own_solver
 from keras_node.adjoints.custom_gradient import reported, solve_unrecorded
 from keras_node.common import tf_internals
-from keras_node.solvers import dense_output, solution
+from keras_node.solvers import dense_output, pieces, solution
 from keras_node.solvers.replay import replay
 from keras_node.solvers.step_sequence import StepRecorder
 
@@ -58,12 +58,13 @@ class DirectAdjoint(Adjoint):
             problem.times,
             result.steps.frozen(),
             problem.y,
+            jumps=problem.jumps,
         )
         succeeded = tf.equal(result.diagnostics.status, 0)
         states = _nan_end_unless(succeeded, states)
         counts = result.diagnostics
         num_replayed = counts.num_accepted_steps * _replayed_per_step(problem)
-        num_replayed += 1
+        num_replayed += 1 + pieces.num_restarts(problem.times, problem.jumps)
         counts = counts._replace(
             num_ode_fn_evaluations=counts.num_ode_fn_evaluations + num_replayed
         )
@@ -74,7 +75,9 @@ class DirectAdjoint(Adjoint):
 
     def _solve_fixed(self, problem):
         solver = problem.solver
-        result = solver.integrate(problem.field, problem.times, problem.y)
+        result = solver.integrate(
+            problem.field, problem.times, problem.y, jumps=problem.jumps
+        )
         num_evaluations = result.diagnostics.num_ode_fn_evaluations
         return result._replace(
             states=_report_backward(problem, result.states, num_evaluations)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_node.solvers import clocks, step
 
 
-class Evaluations:
+class Evaluations(step.Evaluator):
     """Evaluates the dynamics, and keeps what the gradient needs.
 
     Args:
@@ -16,17 +16,29 @@ class Evaluations:
     Attributes:
         kept: List of tensors for each evaluation, in their order.
         derivatives: List of leaves for each evaluation.
+        kept_behind: List of tensors, of the evaluation behind jumps; those of
+            another one where there was none.
     """
 
     def __init__(self, gradient):
         self._gradient = gradient
         self.kept, self.derivatives = [], []
+        self.kept_behind = None
 
     def __call__(self, t, leaves):
         derivative, kept = self._gradient.evaluate(t, leaves)
         self.kept.append(kept)
         self.derivatives.append(derivative)
         return derivative
+
+    def behind_jumps(self, lands, t, y, f):
+        """Returns the derivative; see `Evaluator`."""
+        f1, self.kept_behind = tf.cond(
+            tf.reduce_any(lands),
+            lambda: self._gradient.evaluate(t, y),
+            lambda: (f, self.kept[-1]),
+        )
+        return clocks.select(lands, f1, f)
 
 
 class StepCotangents(typing.NamedTuple):

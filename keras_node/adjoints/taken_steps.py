@@ -52,7 +52,7 @@ class TakenSteps:
         self._solver = problem.solver
         self._tableau = problem.solver.tableau
         self._times = problem.times
-        self._interval = step.Interval.of(problem.times)
+        self._pieces = problem.pieces()
         self._steps = result.steps
         self._record = result.record
         self._recorder = recorder
@@ -87,9 +87,8 @@ class TakenSteps:
             (kept,) = self._recorder.read_first(self._record).kept
             return kept, self._gradient.num_evaluations
         y = self._problem.y
-        _, kept = self._gradient.evaluate(
-            tf.cast(self._times[0], y[0].dtype), y
-        )
+        start = self._pieces.first(self._times)
+        _, kept = self._gradient.evaluate(tf.cast(start, y[0].dtype), y)
         return kept, 1 + self._gradient.num_evaluations
 
     def _read(self, n, store):
@@ -110,13 +109,29 @@ class TakenSteps:
         store, y, f, num_repeated = self._restore(store, n)
         t, dt = self._steps.values_at(n, self._times)
         evaluations = Evaluations(self._gradient)
-        *_, increments = step.runge_kutta_step(
-            self._tableau, evaluations, self._interval, t, dt, y, f
-        )
-        count = num_repeated + self._solver.evaluations_per_step()
+        _, _, increments, num_evaluations = self._step(evaluations, t, dt, y, f)
+        count = num_repeated + num_evaluations
         return self._with_dense_stages(
             t, TakenStep(dt, y, f, increments, evaluations, store, count)
         )
+
+    def _step(self, evaluator, t, dt, y, f):
+        """Returns `(y1, f1, increments, num_evaluations)` of a step."""
+        y1, f1, increments = step.runge_kutta_step(
+            self._tableau,
+            evaluator,
+            self._pieces.at(t).interval,
+            t,
+            dt,
+            y,
+            f,
+        )
+        f1 = self._pieces.restart(self._tableau, evaluator, t, dt, y1, f1)
+        count = self._solver.evaluations_per_step()
+        if self._pieces.has_jumps and self._tableau.fsal:
+            lands = self._pieces.lands_on_jump(t, dt)
+            count += tf.cast(tf.reduce_any(lands), tf.int32)
+        return y1, f1, increments, count
 
     def _with_dense_stages(self, t, taken):
         """Adds the stages that only dense output needs, and counts them."""
@@ -126,7 +141,7 @@ class TakenSteps:
             increments = step.dense_increments(
                 self._tableau,
                 taken.evaluations,
-                self._interval,
+                self._pieces.at(t).interval,
                 t,
                 taken.dt,
                 taken.y,
@@ -144,29 +159,23 @@ class TakenSteps:
         target = n - first
         start, leaves = bounded_state_store.nearest(store, target)
 
-        def advance(m, last, leaves, store):
+        evaluator = step.Evaluator(self._problem.field)
+
+        def advance(m, last, leaves, store, num_evaluations):
             t, dt = self._steps.values_at(first + m, self._times)
-            y, f, _ = step.runge_kutta_step(
-                self._tableau,
-                self._problem.field,
-                self._interval,
-                t,
-                dt,
-                *self._split(leaves),
-            )
+            y, f, _, count = self._step(evaluator, t, dt, *self._split(leaves))
             store, last = bounded_state_store.keep_on_return(
                 store, last, m + 1, target, [*y, *f]
             )
-            return m + 1, last, [*y, *f], store
+            return m + 1, last, [*y, *f], store, num_evaluations + count
 
-        m, _, leaves, store = tf.while_loop(
+        _, _, leaves, store, num_evaluations = tf.while_loop(
             lambda m, *_: m < target,
             advance,
-            (start, start, leaves, store),
+            (start, start, leaves, store, tf.constant(0)),
             parallel_iterations=1,
             maximum_iterations=self._solver.max_num_steps,
         )
-        num_evaluations = (m - start) * self._solver.evaluations_per_step()
         return store, *self._split(leaves), num_evaluations
 
     def _split(self, leaves):

@@ -55,7 +55,7 @@ def solve(adjoint, problem):
         return adjoint.solve(problem)
     if type(adjoint) not in ADJOINTS:
         return adjoint.solve(problem)
-    inputs = [problem.times, *problem.y, *problem.field.sources]
+    inputs = [*problem.moments, *problem.y, *problem.field.sources]
     if tf_internals.may_want_higher_derivatives(inputs):
         # TensorFlow would trace them all, whether asked for or not.
         return adjoint.solve(problem)
@@ -64,7 +64,7 @@ def solve(adjoint, problem):
         return adjoint.solve(problem)
     function = _kept.get(key, lambda: _graph_of(adjoint, problem))
     states, diagnostics, internal = function(
-        problem.times, problem.y, _values(problem.field)
+        problem.moments, problem.y, _values(problem.field)
     )
     return Solution(states, diagnostics, internal)
 
@@ -108,7 +108,7 @@ def _graph_of(adjoint, problem):
     handles = [c if c.dtype in _HANDLES else None for c in field.captures]
     specs = tf.nest.map_structure(
         lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype),
-        [problem.times, problem.y, _values(field)],
+        [problem.moments, problem.y, _values(field)],
     )
     # The caller may change these objects before a gradient is traced.
     adjoint = _copy_of(adjoint)
@@ -116,15 +116,17 @@ def _graph_of(adjoint, problem):
         solver=_copy_of(problem.solver),
         field=None,
         times=None,
+        jumps=None,
         y=None,
         is_whole_graph=True,
     )
 
-    def run(times, y, values):
+    def run(moments, y, values):
         rest = iter(values)
         captures = [next(rest) if h is None else h for h in handles]
         field = TracedField(function, captures, variables, is_source)
-        result = adjoint.solve(problem._replace(field=field, times=times, y=y))
+        whole = problem.with_moments(moments)._replace(field=field, y=y)
+        result = adjoint.solve(whole)
         return result.states, result.diagnostics, result.internal
 
     graph = tf.function(run, autograph=False)
@@ -153,7 +155,7 @@ def _key(adjoint, problem):
     signature = signature_of(field.function)
     if signature is None:
         return None
-    tensors = [problem.times, *problem.y, *field.captures]
+    tensors = [*problem.moments, *problem.y, *field.captures]
     specs = tuple((tuple(x.shape), x.dtype) for x in tensors)
     handles = [id(c) for c in field.captures if c.dtype in _HANDLES]
     return (
@@ -161,6 +163,7 @@ def _key(adjoint, problem):
         specs,
         tuple(handles),
         tuple(field.is_source),
+        len(problem.moments),
         problem.times_vary,
         problem.num_controlled,
         _identity(adjoint),

@@ -11,11 +11,18 @@ from keras_node.common.conversion import as_tensor
 from keras_node.common.state import widen
 from keras_node.dynamics import traced_field
 from keras_node.dynamics.vector_field import VectorField
-from keras_node.integration import eager_solve_graphs
-from keras_node.solvers import failures, requested_times
+from keras_node.integration import eager_solve_graphs, jump_clock
+from keras_node.solvers import clocks, failures, pieces, requested_times
 
 
-def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
+def odeint(
+    dynamics,
+    initial_state,
+    times,
+    solver="tsit5",
+    adjoint="auto",
+    jump_times=None,
+):
     """Solves an initial value problem, differentiably.
 
     Solves `dy/dt = f(t, y)`, `y(times[0]) = initial_state`, and returns `y`
@@ -42,6 +49,13 @@ def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
             `"tsit5"`.
         adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
             `"auto"`: exact gradients where the solver allows it.
+        jump_times: Floats `(J,)`, times at which `f` or its derivatives jump,
+            in any order; or `(batch, J)`, those of each sample, padded with
+            NaN, which implies a clock for each. Steps end there, and `f` is
+            evaluated strictly before or after a jump, never at it. If they
+            are a tensor the gradient flows to them: where `f` switches at a
+            tensor, this is the only way to a gradient. Times outside the solve
+            are ignored. Default `None`.
 
     Returns:
         `tfp.math.ode.Results`: `times` in float64; `states`, time-major, one
@@ -51,7 +65,9 @@ def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
 
     Raises:
         ValueError: If `times` is not monotonic, the derivative does not match
-            the state, or the adjoint does not support the solver.
+            the state, or the adjoint does not support the solver; if
+            `jump_times` do not fit the batch, or come with a solver of
+            TensorFlow Probability or a state in half precision.
         TypeError: If the state is not float, or `dynamics` is not callable.
         tf.errors.InvalidArgumentError: If the solve fails and the solver has
             `on_failure="raise"`, or if `times` known only when a graph runs
@@ -67,7 +83,14 @@ def odeint(dynamics, initial_state, times, solver="tsit5", adjoint="auto"):
     - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
     """
     ode_fn = VectorField(_converted(dynamics)).bind()
-    return solve(ode_fn, initial_state, times, solver, adjoint)
+    return solve(
+        ode_fn,
+        initial_state,
+        times,
+        solver,
+        adjoint,
+        jump_times=jump_times,
+    )
 
 
 def _converted(dynamics):
@@ -89,6 +112,7 @@ def solve(
     on_trace=None,
     num_controlled=None,
     times_are_data=False,
+    jump_times=None,
 ):
     """Does what `odeint` does, with more options for layers.
 
@@ -114,6 +138,14 @@ def solve(
     times = requested_times.as_clock(times, solver, leaves, times_are_data)
     if times_are_data:
         times = tf.stop_gradient(times)
+    jumps = rows = None
+    if jump_times is not None:
+        times_vary |= tf.is_tensor(jump_times)
+        times_vary |= isinstance(jump_times, tf.Variable)
+        times, jumps = jump_clock.as_jumps(jump_times, times, solver, leaves)
+    requested = times
+    if jumps is not None and _needs_rows(solver, adjoint):
+        times, rows = pieces.merged(times, jumps)
     if _is_debugged(solver, adjoint):
         if tf_internals.are_recording():
             adjoint = adjoints.DirectAdjoint()
@@ -131,16 +163,25 @@ def solve(
             on_backward=on_backward,
             on_drift=on_drift,
             num_controlled=num_controlled,
+            jumps=jumps,
         ),
     )
     states = failures.check(solver, result)
+    if rows is not None:
+        states = [clocks.rows_of(leaf, rows) for leaf in states]
     states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
     return tfp.math.ode.Results(
-        times=times,
+        times=requested,
         states=tf.nest.pack_sequence_as(initial_state, states),
         diagnostics=result.diagnostics,
         solver_internal_state=result.internal,
     )
+
+
+def _needs_rows(solver, adjoint):
+    """Whether the jumps must be among the requested times."""
+    goes_back = adjoints.integrates_backwards(adjoint, solver)
+    return goes_back or not solver.is_adaptive
 
 
 def _traced(ode_fn, initial_state, times, on_trace):

@@ -15,6 +15,7 @@ from keras_node.common.keras_internals import set_mask
 from keras_node.common.random_numbers import Seeds
 from keras_node.dynamics import probe_noise
 from keras_node.dynamics.vector_field import VectorField
+from keras_node.integration import jump_clock
 from keras_node.integration.options import Solving
 from keras_node.integration.solve import solve
 from keras_node.layers.integrated_penalties import Penalties
@@ -61,6 +62,8 @@ class ODELayer(Solving, keras.layers.Layer):
         regularizers: List of regularizers of the dynamics, see
             `keras_node.regularizers.get`. Each adds a loss and a metric, such
             as `<layer name>_kinetic_energy`. Default `None`.
+        jump_times: Tuple of floats, times at which the dynamics jump, see
+            `odeint`. Default `None`.
         **kwargs: Other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -69,6 +72,9 @@ class ODELayer(Solving, keras.layers.Layer):
             or `(batch, T)` to give each sample its own clock. Each sample then
             has its own steps, whose number does not grow with the number of
             different times in the batch.
+        jump_times: Floats that override the constructor's `jump_times`: of
+            shape `(J,)`, or `(batch, J)`, padded with NaN, which gives each
+            sample its own clock.
         training: Boolean, passed to dynamics that take it.
 
     Output shape:
@@ -106,6 +112,7 @@ class ODELayer(Solving, keras.layers.Layer):
         adjoint="auto",
         return_sequences=False,
         regularizers=None,
+        jump_times=None,
         **kwargs,
     ):
         # Half precision could merge neighbouring `times` of a call, so `call`
@@ -116,6 +123,7 @@ class ODELayer(Solving, keras.layers.Layer):
         self.times = requested_times.as_static_times(times)
         self._set_options(solver, adjoint, f"{self.name}_drift")
         self.return_sequences = as_boolean(return_sequences, "return_sequences")
+        self.jump_times = jump_clock.as_static_jumps(jump_times)
         self.supports_masking = True
         self._nfe = nfe_metrics.NFE(f"{self.name}_nfe")
         self._nfe_backward = nfe_metrics.NFE(f"{self.name}_nfe_backward")
@@ -130,8 +138,10 @@ class ODELayer(Solving, keras.layers.Layer):
         """The list of regularizers of the dynamics."""
         return self._penalties.regularizers
 
-    def build(self, inputs_shape=None, times_shape=None):
-        t_shape = requested_times.t_shape(self.solver, times_shape)
+    def build(self, inputs_shape=None, times_shape=None, jump_times_shape=None):
+        t_shape = requested_times.t_shape(
+            self.solver, times_shape, jump_times_shape
+        )
         state = keras.tree.map_shape_structure(
             functools.partial(_symbolic, dtype=self.compute_dtype),
             inputs_shape,
@@ -142,7 +152,9 @@ class ODELayer(Solving, keras.layers.Layer):
         self._field_layers = self._field.held_layers()
         self._field.warn_of_untracked()
 
-    def call(self, inputs, times=None, training=None, mask=None):
+    def call(
+        self, inputs, times=None, jump_times=None, training=None, mask=None
+    ):
         _check_leaves(inputs)
         state = tf.nest.map_structure(
             lambda leaf: as_floats(leaf, "inputs", self.compute_dtype), inputs
@@ -159,6 +171,7 @@ class ODELayer(Solving, keras.layers.Layer):
             on_backward=self._nfe_backward.update_state,
             on_drift=self._report_drift(),
             num_controlled=len(tf.nest.flatten(state)),
+            jump_times=self.jump_times if jump_times is None else jump_times,
         )
         states, integrals = results.states
         self._penalties.report(self, [leaf[-1] for leaf in integrals])
@@ -170,7 +183,9 @@ class ODELayer(Solving, keras.layers.Layer):
             _set_mask(outputs, mask, results.times.shape[0])
         return outputs
 
-    def compute_output_shape(self, inputs_shape, times_shape=None):
+    def compute_output_shape(
+        self, inputs_shape, times_shape=None, jump_times_shape=None
+    ):
         if not self.return_sequences:
             return inputs_shape
         num_times = len(self.times) if times_shape is None else times_shape[-1]
@@ -178,7 +193,9 @@ class ODELayer(Solving, keras.layers.Layer):
             lambda shape: (shape[0], num_times, *shape[1:]), inputs_shape
         )
 
-    def compute_output_spec(self, inputs, times=None, training=None, mask=None):
+    def compute_output_spec(
+        self, inputs, times=None, jump_times=None, training=None, mask=None
+    ):
         shapes = keras.tree.map_structure(lambda leaf: leaf.shape, inputs)
         times_shape = None
         if times is not None:
@@ -205,6 +222,7 @@ class ODELayer(Solving, keras.layers.Layer):
                 "adjoint": adjoints.serialize(self.adjoint),
                 "return_sequences": self.return_sequences,
                 "regularizers": regularization.serialize(self.regularizers),
+                "jump_times": self.jump_times,
             }
         )
         return configs.stamp(config)

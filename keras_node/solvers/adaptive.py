@@ -9,11 +9,13 @@ from keras_node.solvers import (
     clocks,
     dense_output,
     failures,
+    pieces,
     solution,
     step,
     step_size_control,
 )
 from keras_node.solvers.first_step_size import first_step
+from keras_node.solvers.pieces import Piece, Pieces
 
 # A step below this fraction of the largest time no longer moves the clock.
 _RESOLUTION = 1e-15
@@ -41,9 +43,10 @@ class _Carry(typing.NamedTuple):
 class _Trial(typing.NamedTuple):
     """One attempted step; per clock."""
 
+    piece: Piece
     active: tf.Tensor
     accepted: tf.Tensor
-    is_last: tf.Tensor
+    lands: tf.Tensor
     t1: tf.Tensor
     dt: tf.Tensor
     y1: list
@@ -63,16 +66,18 @@ class AdaptiveLoop:
         norm: Callable from leaves, errors over their scale, to float64 per
             clock.
         recorder: `StepRecorder` or another of its kind, or `None`.
+        jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns them;
+            `None` (default) for none.
     """
 
-    def __init__(self, solver, ode_fn, times, norm, recorder):
+    def __init__(self, solver, ode_fn, times, norm, recorder, jumps=None):
         self._solver = solver
         self._tableau = solver.tableau
         self._ode_fn = ode_fn
         self._times = times
         self._norm = norm
         self._recorder = recorder
-        self._interval = step.Interval.of(times)
+        self._jumps = jumps
         self._end = times[-1]
         self._direction = tf.sign(times[-1] - times[0])
         self._largest_time = tf.maximum(tf.abs(times[0]), tf.abs(times[-1]))
@@ -93,14 +98,16 @@ class AdaptiveLoop:
     def _start(self, y, first_step_size):
         """Returns the first carry, and the longest step of each clock."""
         t = self._times[0]
+        self._pieces = Pieces(self._times, self._jumps, y[0].dtype)
+        piece = self._pieces.at(t)
         ode_fn = self._evaluator()
-        f = ode_fn(tf.cast(t, y[0].dtype), y)
+        f = ode_fn(tf.cast(piece.first, y[0].dtype), y)
         ones = tf.ones_like(t)
         zeros = tf.zeros_like(t, tf.int32)
         num_evaluations = zeros + 1
         if first_step_size is None:
             h, longest = first_step(
-                self._ode_fn,
+                self._within(piece),
                 t,
                 y,
                 f,
@@ -135,8 +142,20 @@ class AdaptiveLoop:
     def _evaluator(self):
         """Returns the dynamics for one step, such that they are recorded."""
         if not self._recorder:
-            return self._ode_fn
+            return step.Evaluator(self._ode_fn)
         return self._recorder.evaluator(self._ode_fn)
+
+    def _within(self, piece):
+        """Returns the dynamics of one piece, continued beyond its ends."""
+        if not self._pieces.has_jumps:
+            return self._ode_fn
+        return lambda t, y: self._ode_fn(
+            tf.cast(
+                tf.clip_by_value(tf.cast(t, tf.float64), *piece.interval),
+                t.dtype,
+            ),
+            y,
+        )
 
     def _is_active(self, carry):
         succeeds = tf.equal(carry.status, failures.SUCCESS)
@@ -149,10 +168,14 @@ class AdaptiveLoop:
         outputs, num_dense = self._write(carry, trial)
         num_evaluations = self._tableau.num_stages - 1
         active = tf.cast(trial.active, tf.int32)
+        t = tf.where(trial.accepted, trial.t1, carry.t)
+        y = clocks.select(trial.accepted, trial.y1, carry.y)
+        f = clocks.select(trial.accepted, trial.f1, carry.f)
+        f, num_restarts = self._restart(trial, t, y, f)
         return _Carry(
-            t=tf.where(trial.accepted, trial.t1, carry.t),
-            y=clocks.select(trial.accepted, trial.y1, carry.y),
-            f=clocks.select(trial.accepted, trial.f1, carry.f),
+            t=t,
+            y=y,
+            f=f,
             h=h,
             ratio=tf.where(trial.accepted, trial.ratio, carry.ratio),
             status=status,
@@ -160,7 +183,8 @@ class AdaptiveLoop:
             num_accepted=carry.num_accepted + tf.cast(trial.accepted, tf.int32),
             num_evaluations=carry.num_evaluations
             + active * num_evaluations
-            + num_dense,
+            + num_dense
+            + num_restarts,
             outputs=outputs,
             record=self._record(carry, trial),
         )
@@ -169,16 +193,16 @@ class AdaptiveLoop:
         # With one clock the loop's condition is that it is active.
         has_one_clock = carry.t.shape.rank == 0
         active = tf.constant(True) if has_one_clock else self._is_active(carry)
-        remaining = self._end - carry.t
-        # A step that would leave only a sliver goes to the end.
-        is_last = carry.h >= tf.abs(remaining) * (1 - 1e-9)
-        dt = tf.where(is_last, remaining, self._direction * carry.h)
+        piece = self._pieces.at(carry.t)
+        remaining = piece.end - carry.t
+        lands = pieces.reaches(carry.h, remaining)
+        dt = tf.where(lands, remaining, self._direction * carry.h)
         dt = tf.where(active, dt, 0.0)
         ode_fn = self._evaluator()
         y1, f1, increments = step.runge_kutta_step(
             self._tableau,
             ode_fn,
-            self._interval,
+            piece.interval,
             carry.t,
             dt,
             carry.y,
@@ -191,10 +215,11 @@ class AdaptiveLoop:
             self._tableau, increments, scale, self._norm
         )
         return _Trial(
+            piece=piece,
             active=active,
             accepted=active & (ratio <= 1.0),
-            is_last=is_last,
-            t1=tf.where(is_last, self._end, carry.t + dt),
+            lands=lands,
+            t1=tf.where(lands, piece.end, carry.t + dt),
             dt=dt,
             y1=y1,
             f1=f1,
@@ -203,14 +228,23 @@ class AdaptiveLoop:
             evaluated=ode_fn,
         )
 
+    def _restart(self, trial, t, y, f):
+        """Takes the derivative anew behind a jump; returns it and the NFE."""
+        if not self._pieces.has_jumps:
+            return f, 0
+        lands = trial.accepted & trial.lands & trial.piece.ends_at_jump
+        behind = tf.cast(self._pieces.at(t).first, y[0].dtype)
+        f = trial.evaluated.behind_jumps(lands, behind, y, f)
+        return f, tf.cast(lands, tf.int32)
+
     def _control(self, carry, trial, longest):
         """Returns the next step size and the status of each clock."""
         factor = step_size_control.step_size_factor(
             trial.ratio, carry.ratio, self._solver
         )
         h = tf.abs(trial.dt) * factor
-        # A last step is cut short, which says nothing against a longer one.
-        h = tf.where(trial.accepted & trial.is_last, tf.maximum(h, carry.h), h)
+        # One cut short at an end says nothing against a longer one.
+        h = tf.where(trial.accepted & trial.lands, tf.maximum(h, carry.h), h)
         h = tf.where(trial.ratio < _NO_ERROR, tf.minimum(h, longest), h)
         h = tf.where(trial.active, h, carry.h)
         resolution = _RESOLUTION * self._largest_time
@@ -238,7 +272,7 @@ class AdaptiveLoop:
         return dense_output.write(
             self._tableau,
             self._ode_fn,
-            self._interval,
+            trial.piece.interval,
             self._times,
             span,
             carry.outputs,

@@ -105,6 +105,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         recorder=None,
         norm=None,
         first_step_size=None,
+        jumps=None,
     ):
         """Solves for flat state, without gradients.
 
@@ -119,6 +120,8 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
                 scaled error.
             first_step_size: Float, or floats per clock; overrides the
                 solver's own.
+            jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns
+                them; `None` for none.
 
         Returns:
             `Solution`; a failure shows as status and NaN, it is not raised.

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_node.common.arrays import array_of
 from keras_node.solvers import clocks, dense_output, solution, step
+from keras_node.solvers.pieces import Pieces
 
 
 class _Carry(typing.NamedTuple):
@@ -20,7 +21,7 @@ class _Carry(typing.NamedTuple):
     record: typing.Any
 
 
-def replay(solver, ode_fn, times, steps, y, recorder=None):
+def replay(solver, ode_fn, times, steps, y, recorder=None, jumps=None):
     """Takes `steps` from `(times[0], y)`; differentiable by autodiff.
 
     Args:
@@ -30,26 +31,31 @@ def replay(solver, ode_fn, times, steps, y, recorder=None):
         steps: `FixedSteps` or `AdaptiveSteps`.
         y: List of leaves.
         recorder: A recorder of states (see `StepRecorder`), or `None`.
+        jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns them;
+            `None` (default) for none.
 
     Returns:
         `(states, record)`: leaves with a leading axis for the requested
         times, and what the recorder kept.
     """
     tableau = solver.tableau
-    interval = step.Interval.of(times)
-    writer = _writer(tableau, ode_fn, interval, times, steps)
+    parts = Pieces(times, jumps, y[0].dtype)
+    writer = _writer(tableau, ode_fn, parts, times, steps, jumps)
     limit = tf.minimum(steps.num_steps, solver.max_num_steps)
-    first = tf.cast(times[0], y[0].dtype)
-    start_fn = recorder.evaluator(ode_fn) if recorder else ode_fn
-    f = start_fn(first, y) if tableau.fsal else []
-    t0, _ = steps.at(0, times)
+    evaluator = recorder.evaluator if recorder else step.Evaluator
+    start_fn = evaluator(ode_fn)
+    f = []
+    if tableau.fsal:
+        f = start_fn(tf.cast(parts.first(times), y[0].dtype), y)
+    t0, _ = steps.at(0, times, jumps)
 
     def body(carry):
-        t, dt = steps.at(carry.n, times)
-        step_fn = recorder.evaluator(ode_fn) if recorder else ode_fn
+        t, dt = steps.at(carry.n, times, jumps)
+        step_fn = evaluator(ode_fn)
         y1, f1, increments = step.runge_kutta_step(
-            tableau, step_fn, interval, t, dt, carry.y, carry.f
+            tableau, step_fn, parts.at(t).interval, t, dt, carry.y, carry.f
         )
+        f1 = parts.restart(tableau, step_fn, t, dt, y1, f1)
         record = carry.record
         if recorder:
             record = recorder.record(
@@ -81,12 +87,12 @@ def replay(solver, ode_fn, times, steps, y, recorder=None):
     return writer.finish(y, carry), carry.record
 
 
-def _writer(tableau, ode_fn, interval, times, steps):
+def _writer(tableau, ode_fn, parts, times, steps, jumps):
     if not dense_output.has_rows_within(times):
         return _EndWriter(steps)
     if steps.lands_on_outputs:
         return _LandingWriter(times, steps)
-    return _DenseWriter(tableau, ode_fn, interval, times, steps)
+    return _DenseWriter(tableau, ode_fn, parts, times, steps, jumps)
 
 
 class _EndWriter:
@@ -142,12 +148,13 @@ class _LandingWriter:
 class _DenseWriter:
     """Writer that keeps every step, and interpolates after the solve."""
 
-    def __init__(self, tableau, ode_fn, interval, times, steps):
+    def __init__(self, tableau, ode_fn, parts, times, steps, jumps):
         self._tableau = tableau
         self._ode_fn = ode_fn
-        self._interval = interval
+        self._pieces = parts
         self._times = times
         self._steps = steps
+        self._jumps = jumps
 
     def start(self, y):
         num_arrays = 1 + len(self._tableau.c)
@@ -159,7 +166,7 @@ class _DenseWriter:
         increments = step.dense_increments(
             self._tableau,
             self._ode_fn,
-            self._interval,
+            self._pieces.at(t).interval,
             t,
             dt,
             carry.y,
@@ -173,7 +180,7 @@ class _DenseWriter:
     def finish(self, y, carry):
         reached = self._steps.output_steps[1:]
         number = tf.maximum(reached, 0)
-        t, dt = self._steps.at_each(number, self._times)
+        t, dt = self._steps.at_each(number, self._times, self._jumps)
         theta = tf.math.divide_no_nan(self._times[1:] - t, dt)
         weights = step.dense_weights(self._tableau, theta)
         last = self._steps.capacity()

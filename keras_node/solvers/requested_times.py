@@ -28,14 +28,15 @@ def as_static_times(times):
     return tuple(_checked(array).tolist())
 
 
-def t_shape(solver, times_shape=None):
+def t_shape(solver, *shapes):
     """Returns the shape of the time that dynamics get, `()` or `(None,)`.
 
     Args:
         solver: `tfp.math.ode.Solver`.
-        times_shape: Shape of the times, if they are an input of the layer.
+        *shapes: Shapes of the times and jumps that are inputs of the layer;
+            `None` for those that are not.
     """
-    has_clocks = times_shape is not None and len(times_shape) == 2
+    has_clocks = any(shape is not None and len(shape) == 2 for shape in shapes)
     has_clocks |= getattr(solver, "per_sample_steps", False)
     return (None,) if has_clocks else ()
 

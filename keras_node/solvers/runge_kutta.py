@@ -5,7 +5,7 @@ import functools
 import tensorflow as tf
 
 from keras_node.common.arguments import is_positive
-from keras_node.solvers import clocks, failures, solution
+from keras_node.solvers import clocks, failures, pieces, solution
 from keras_node.solvers.adaptive import AdaptiveLoop
 from keras_node.solvers.base import Solver
 from keras_node.solvers.first_step_size import first_step
@@ -67,16 +67,17 @@ class ExplicitRungeKutta(Solver):
         recorder=None,
         norm=None,
         first_step_size=None,
+        jumps=None,
     ):
         """Solves for flat state, without gradients; see `Solver.integrate`."""
         clock_rank = times.shape.rank - 1
         if not self.is_adaptive:
-            return self._integrate_fixed(ode_fn, times, y, recorder)
+            return self._integrate_fixed(ode_fn, times, y, recorder, jumps)
         if norm is None:
             norm = functools.partial(clocks.rms, clock_rank=clock_rank)
         if first_step_size is None:
             first_step_size = self.first_step_size
-        loop = AdaptiveLoop(self, ode_fn, times, norm, recorder)
+        loop = AdaptiveLoop(self, ode_fn, times, norm, recorder, jumps)
         return loop.run(y, first_step_size)
 
     def choose_first_step(self, ode_fn, times, y, norm=None):
@@ -102,29 +103,34 @@ class ExplicitRungeKutta(Solver):
         """Returns how often a step evaluates the dynamics."""
         return self.tableau.num_stages - int(self.tableau.fsal)
 
-    def _integrate_fixed(self, ode_fn, times, y, recorder):
+    def _integrate_fixed(self, ode_fn, times, y, recorder, jumps):
         steps = self.fixed_steps(times)
-        states, record = replay(self, ode_fn, times, steps, y, recorder)
+        states, record = replay(self, ode_fn, times, steps, y, recorder, jumps)
         is_finite = clocks.are_finite(states, times.shape.rank)
         return solution.Solution(
             states=solution.nan_unless(is_finite, states),
-            diagnostics=self._fixed_diagnostics(times, steps, is_finite[-1]),
+            diagnostics=self._fixed_diagnostics(
+                times, steps, is_finite[-1], jumps
+            ),
             internal=solution.InternalState(times[-1], times[-1] - times[-2]),
             steps=steps,
             record=record,
         )
 
-    def _fixed_diagnostics(self, times, steps, is_finite):
+    def _fixed_diagnostics(self, times, steps, is_finite, jumps):
         """Returns the `Diagnostics` of fixed steps.
 
         Args:
             times: Float64 `(T,)` or `(T, batch)`.
             steps: `FixedSteps`.
             is_finite: Boolean per clock, whether the last state is finite.
+            jumps: As in `integrate`.
         """
         ones = tf.ones_like(times[0], tf.int32)
         num_steps = tf.minimum(steps.num_steps, self.max_num_steps)
         num_evaluations = num_steps * self.evaluations_per_step()
+        if self.tableau.fsal:
+            num_evaluations += pieces.num_restarts(times, jumps)
         status = tf.where(is_finite, failures.SUCCESS, failures.NON_FINITE)
         status = tf.where(
             steps.num_steps > self.max_num_steps,

@@ -4,6 +4,8 @@ import typing
 
 import tensorflow as tf
 
+from keras_node.solvers.step import Evaluator
+
 
 class TrajectoryRecorder:
     """Keeps the time and state of every accepted step; see `StepRecorder`."""
@@ -17,7 +19,7 @@ class TrajectoryRecorder:
 
     def evaluator(self, ode_fn):
         """Returns the dynamics for one step, such that they are recorded."""
-        return ode_fn
+        return Evaluator(ode_fn)
 
     def start(self, t, y, f, evaluated):
         """Returns an empty record."""

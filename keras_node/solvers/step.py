@@ -13,13 +13,33 @@ class Interval(typing.NamedTuple):
     low: tf.Tensor
     high: tf.Tensor
 
-    @classmethod
-    def of(cls, times):
-        """Returns the interval that the time-major `times` span."""
-        return cls(
-            tf.stop_gradient(tf.minimum(times[0], times[-1])),
-            tf.stop_gradient(tf.maximum(times[0], times[-1])),
+
+class Evaluator:
+    """Dynamics that a step evaluates.
+
+    Args:
+        ode_fn: Callable `(t, leaves) -> leaves`.
+    """
+
+    def __init__(self, ode_fn):
+        self._ode_fn = ode_fn
+
+    def __call__(self, t, leaves):
+        return self._ode_fn(t, leaves)
+
+    def behind_jumps(self, lands, t, y, f):
+        """Returns the derivative, taken anew in the clocks at a jump.
+
+        Args:
+            lands: Boolean per clock, whether it is at a jump.
+            t: Time per clock, behind the jump.
+            y: List of leaves.
+            f: List of leaves, the derivative from before.
+        """
+        f1 = tf.cond(
+            tf.reduce_any(lands), lambda: self._ode_fn(t, y), lambda: f
         )
+        return clocks.select(lands, f1, f)
 
 
 def stage_times(c, t, dt, interval, dtype):

@@ -2,7 +2,8 @@
 
 The step size controller is not part of the function that a network learns, so
 gradients do not flow through it: each step keeps its relative position in the
-interval that it divides, and moves with the ends of that interval.
+interval that it divides, and moves with the ends of that interval. An end may
+be a jump of the dynamics.
 """
 
 import typing
@@ -10,7 +11,7 @@ import typing
 import tensorflow as tf
 
 from keras_node.common import tf_internals
-from keras_node.solvers import clocks
+from keras_node.solvers import clocks, pieces, step
 
 
 class AdaptiveSteps(typing.NamedTuple):
@@ -32,21 +33,22 @@ class AdaptiveSteps(typing.NamedTuple):
     # Requested times lie within steps.
     lands_on_outputs = False
 
-    def at(self, n, times):
-        """Returns `(t, dt)` of step `n`, differentiable in `times`."""
-        return _move(*self.values_at(n, times), times)
+    def at(self, n, times, jumps=None):
+        """Returns `(t, dt)` of step `n`, differentiable in times and jumps."""
+        t, dt = self.values_at(n, times)
+        return _move(t, dt, *pieces.ends(t, times, jumps))
 
     def values_at(self, n, times):
         """Returns `(t, dt)` of step `n` as they were recorded."""
         return self.t.read(n), self.dt.read(n)
 
-    def at_each(self, numbers, times):
+    def at_each(self, numbers, times, jumps=None):
         """Returns `(t, dt)` of the steps with time-major numbers, per clock."""
         t, dt = [
             clocks.rows_of(array.stack(), numbers)
             for array in (self.t, self.dt)
         ]
-        return _move(t, dt, times)
+        return _move(t, dt, *pieces.ends(t, times, jumps))
 
     def frozen(self):
         """Returns the same steps, cut off from the solve that chose them.
@@ -68,13 +70,12 @@ class AdaptiveSteps(typing.NamedTuple):
         return self.t.size() if tf_internals.in_xla() else self.num_steps
 
 
-def _move(t, dt, times):
-    """Makes a step move with the interval in gradients; values stay."""
-    length = times[-1] - times[0]
-    fixed_start = tf.stop_gradient(times[0])
+def _move(t, dt, start, end):
+    """Makes a step move with its interval in gradients; values stay."""
+    length = end - start
     # A clock with an interval of length 0 has no steps to move.
     stretch = tf.math.divide_no_nan(length, tf.stop_gradient(length))
-    moved = times[0] + (t - fixed_start) * stretch
+    moved = start + (t - tf.stop_gradient(start)) * stretch
     stretched = dt * stretch
     return (
         t + (moved - tf.stop_gradient(moved)),
@@ -126,8 +127,11 @@ class FixedSteps(typing.NamedTuple):
         """Returns the number of the interval that step `n` belongs to."""
         return tf.reduce_sum(tf.cast(self.ends <= n, tf.int32))
 
-    def at(self, n, times):
-        """Returns `(t, dt)` of step `n`, differentiable in `times`."""
+    def at(self, n, times, jumps=None):
+        """Returns `(t, dt)` of step `n`, differentiable in `times`.
+
+        Jumps move the steps as far as they are among the times.
+        """
         # Without any steps there is still a first one, of length 0.
         i = tf.minimum(self.interval(n), tf.shape(self.ends)[0] - 1)
         left, right = tf.gather(times, i), tf.gather(times, i + 1)
@@ -177,7 +181,7 @@ class StepRecorder:
 
     def evaluator(self, ode_fn):
         """Returns the dynamics for one step, such that they are recorded."""
-        return ode_fn
+        return step.Evaluator(ode_fn)
 
     def start(self, t, y, f, evaluated):
         """Returns an empty record for clocks like `t`."""
