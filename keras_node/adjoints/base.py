@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_node.dynamics.traced_field import TracedField
 from keras_node.saving.identifiers import Configurable
-from keras_node.solvers import clocks
+from keras_node.solvers import clocks, dense_output
 from keras_node.solvers.pieces import Pieces
 
 
@@ -27,6 +27,7 @@ class Problem(typing.NamedTuple):
         on_drift: The same for the drift of backsolve, a float; or `None`.
         jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns them;
             `None` for none.
+        keeps_dense: Whether to keep the `DenseSolution`.
         num_controlled: Number of leaves, from the first, that control the
             error; `None` for all. The others are integrals that feed back
             into nothing, such as those of a regularizer.
@@ -43,6 +44,7 @@ class Problem(typing.NamedTuple):
     on_backward: typing.Callable | None = None
     on_drift: typing.Callable | None = None
     jumps: tf.Tensor | None = None
+    keeps_dense: bool = False
     num_controlled: int | None = None
     is_whole_graph: bool = False
     raises: bool = True
@@ -57,6 +59,17 @@ class Problem(typing.NamedTuple):
         TensorFlow then drops the pass from a graph that does not use it.
         """
         return self.unreported()._replace(raises=False)
+
+    @property
+    def has_rows_within(self):
+        """Whether times between the first and the last are requested."""
+        return dense_output.has_rows_within(self.times)
+
+    @property
+    def is_dense(self):
+        """Whether steps need their dense output."""
+        wants = self.has_rows_within or self.keeps_dense
+        return wants and self.solver.is_adaptive
 
     @property
     def moments(self):

@@ -8,7 +8,7 @@ from keras_node.adjoints import bounded_state_store
 from keras_node.adjoints.activation_memory import EvaluationLog, Log
 from keras_node.adjoints.step_gradient import Evaluations
 from keras_node.dynamics.field_gradient import gradient_of
-from keras_node.solvers import dense_output, step
+from keras_node.solvers import step
 from keras_node.solvers.step_sequence import StepRecorder
 
 
@@ -27,7 +27,7 @@ class CheckpointRecorder(StepRecorder):
         keeps_derivatives: Whether the log also keeps the derivative of each
             evaluation, and state and derivative at the start of each step:
             dense output and the gradient to times need them.
-        is_dense: Whether requested times lie within steps.
+        is_dense: Whether steps need their dense output.
     """
 
     class Record(typing.NamedTuple):
@@ -60,8 +60,7 @@ class CheckpointRecorder(StepRecorder):
         self._evaluations_per_step = solver.evaluations_per_step()
         first_part, *others = problem.field.parts
         self.gradient = gradient_of(first_part, problem.times_vary)
-        has_rows = dense_output.has_rows_within(problem.times)
-        self.is_dense = has_rows and solver.is_adaptive
+        self.is_dense = problem.is_dense
         self.keeps_derivatives = problem.times_vary or self.is_dense
         self._may_fail_in_part = solver.is_adaptive and solver.per_sample_steps
         self.log = None

@@ -9,7 +9,7 @@ from keras_node.adjoints.base import Gradients
 from keras_node.adjoints.step_gradient import StepGradient
 from keras_node.adjoints.taken_steps import TakenSteps
 from keras_node.dynamics.field_gradient import gradient_of
-from keras_node.solvers import clocks, dense_output, step
+from keras_node.solvers import clocks, dense_output, dense_solution, step
 
 
 class _Carry(typing.NamedTuple):
@@ -44,7 +44,10 @@ class Reversal:
         self._pieces = problem.pieces()
         self._steps = result.steps
         self._status = result.diagnostics.status
-        self._cotangents = cotangents
+        size = len(problem.y)
+        self._cotangents = cotangents[:size]
+        # Of the coefficients of a `DenseSolution`.
+        self._dense_bars = cotangents[size:]
         self._gradient = recorder.gradient
         if self._gradient.field is not problem.field:
             # The rest of the sources, of which nothing was kept.
@@ -56,16 +59,15 @@ class Reversal:
         self._step_gradient = StepGradient(
             self._tableau, self._gradient, self._shared, problem.times_vary
         )
-        self._is_dense = recorder.is_dense
-        has_rows = dense_output.has_rows_within(self._times)
-        self._is_landing = has_rows and not self._is_dense
+        self._has_outputs = problem.has_rows_within and recorder.is_dense
+        self._is_landing = problem.has_rows_within and not recorder.is_dense
         if self._is_landing:
             # A row that no step landed on is a copy of one that a step did.
             self._cotangents = [
                 tf.math.unsorted_segment_sum(
                     cotangent, self._steps.sources(), tf.shape(self._times)[0]
                 )
-                for cotangent in cotangents
+                for cotangent in self._cotangents
             ]
 
     def run(self):
@@ -118,7 +120,7 @@ class Reversal:
 
     def _last_row(self):
         """Returns the last requested time before the end that was reached."""
-        if not self._is_dense:
+        if not self._has_outputs:
             # XLA fails on a constant that one loop hands on to the next.
             return ()
         reached = self._steps.output_steps[1:-1] >= 0
@@ -129,9 +131,17 @@ class Reversal:
         taken = restore(carry.n, carry.store)
         row, moment_bars = carry.row, carry.moment_bars
         seeds, increment_bars = [], ()
-        if self._is_dense:
+        if self._has_outputs:
             row, moment_bars, seeds, increment_bars = self._interpolation_bars(
                 carry, taken
+            )
+        if self._dense_bars:
+            zeros = [tf.zeros_like(leaf) for leaf in y_bar]
+            seeds, increment_bars = dense_solution.pull_back(
+                self._tableau,
+                self._dense_bars_of(carry.n, taken.dt),
+                seeds or zeros,
+                increment_bars or [zeros] * len(taken.increments),
             )
         y_bar, f_bar, t1_bar, source_bars = self._reverse_restart(
             carry, taken, y_bar
@@ -154,6 +164,17 @@ class Reversal:
             store=taken.store,
             num_evaluations=carry.num_evaluations + taken.num_evaluations,
         )
+
+    def _dense_bars_of(self, n, dt):
+        """Returns the cotangents of a step's coefficients, powers first."""
+        advances = tf.not_equal(dt, 0.0)
+        bars = []
+        for leaf in self._dense_bars:
+            constant, *powers = tf.unstack(leaf[n], num=leaf.shape[1])
+            # A clock that did not advance has its state alone.
+            powers = clocks.zero_unless(advances, powers)
+            bars.append(tf.stack([constant, *powers]))
+        return bars
 
     def _reverse_restart(self, carry, taken, y_bar):
         """Pulls back the derivative that was taken anew behind a jump.

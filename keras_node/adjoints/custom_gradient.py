@@ -31,6 +31,7 @@ def solve_unrecorded(problem, recorder=None):
             recorder=recorder,
             norm=problem.norm(),
             jumps=jumps[0] if jumps else None,
+            keeps_dense=problem.keeps_dense,
         )
     # `tf.function` builds the gradient of all that it returns.
     internal = [tf.stop_gradient(x) for x in result.internal]
@@ -46,7 +47,8 @@ def custom_gradient_solve(problem, make_recorder, backward, name):
             backward pass, see `StepRecorder`; or `None`. Not called where no
             gradient can be asked for.
         backward: Callable of `(problem, solution, cotangents)`, the last
-            being those of `solution.states`, that returns `Gradients`.
+            being those of `solution.states` and of the coefficients of
+            `solution.dense`, that returns `Gradients`.
         name: String, the name of the adjoint, for messages.
 
     Returns:
@@ -66,9 +68,9 @@ def custom_gradient_solve(problem, make_recorder, backward, name):
             with tf.control_dependencies(_require_unassigned(problem)):
                 # Some, such as those of a transpose, have no static shape.
                 cotangents = [
-                    tf.ensure_shape(cotangent, state.shape)
-                    for cotangent, state in zip(
-                        cotangents, result.states, strict=True
+                    tf.ensure_shape(cotangent, output.shape)
+                    for cotangent, output in zip(
+                        cotangents, _outputs(result), strict=True
                     )
                 ]
             # The gradient of a SavedModel, of a loop, or of a function within
@@ -90,10 +92,22 @@ def custom_gradient_solve(problem, make_recorder, backward, name):
             nothing = [None] * len(variables)
             return (gradients, nothing) if variables else gradients
 
-        return tuple(result.states), gradient
+        return tuple(_outputs(result)), gradient
 
-    states = solve(*problem.moments, *problem.y, *problem.field.sources)
-    return solutions[0]._replace(states=list(states))
+    outputs = solve(*problem.moments, *problem.y, *problem.field.sources)
+    result, size = solutions[0], len(problem.y)
+    if problem.keeps_dense:
+        dense = result.dense._replace(coefficients=list(outputs[size:]))
+        result = result._replace(dense=dense)
+    return result._replace(states=list(outputs[:size]))
+
+
+def _outputs(result):
+    """Returns the tensors of a `Solution` that are differentiable."""
+    return [
+        *result.states,
+        *(result.dense.coefficients if result.dense else []),
+    ]
 
 
 def _gradients(problem, backward, *args):

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_node.adjoints.base import Adjoint, require_own_solver
 from keras_node.adjoints.custom_gradient import reported, solve_unrecorded
 from keras_node.common import tf_internals
-from keras_node.solvers import dense_output, pieces, solution
+from keras_node.solvers import pieces, solution
 from keras_node.solvers.replay import replay
 from keras_node.solvers.step_sequence import StepRecorder
 
@@ -52,13 +52,14 @@ class DirectAdjoint(Adjoint):
             return self._solve_fixed(problem)
         recorder = StepRecorder(solver.max_num_steps)
         result = solve_unrecorded(problem, recorder)
-        states, _ = replay(
+        states, _, dense = replay(
             solver,
             problem.field,
             problem.times,
             result.steps.frozen(),
             problem.y,
             jumps=problem.jumps,
+            keeps_dense=problem.keeps_dense,
         )
         succeeded = tf.equal(result.diagnostics.status, 0)
         states = _nan_end_unless(succeeded, states)
@@ -71,6 +72,7 @@ class DirectAdjoint(Adjoint):
         return result._replace(
             states=_report_backward(problem, states, num_replayed),
             diagnostics=counts,
+            dense=dense,
         )
 
     def _solve_fixed(self, problem):
@@ -85,7 +87,7 @@ class DirectAdjoint(Adjoint):
 
 
 def _replayed_per_step(problem):
-    is_dense = dense_output.has_rows_within(problem.times)
+    is_dense = problem.is_dense
     num_dense_stages = problem.solver.tableau.num_dense_stages
     count = problem.solver.evaluations_per_step()
     return count + is_dense * num_dense_stages

@@ -63,10 +63,10 @@ def solve(adjoint, problem):
     if key is None or (tf_internals.is_watched(inputs) and not _kept.note(key)):
         return adjoint.solve(problem)
     function = _kept.get(key, lambda: _graph_of(adjoint, problem))
-    states, diagnostics, internal = function(
+    states, diagnostics, internal, dense = function(
         problem.moments, problem.y, _values(problem.field)
     )
-    return Solution(states, diagnostics, internal)
+    return Solution(states, diagnostics, internal, dense=dense)
 
 
 class _Kept:
@@ -127,7 +127,12 @@ def _graph_of(adjoint, problem):
         field = TracedField(function, captures, variables, is_source)
         whole = problem.with_moments(moments)._replace(field=field, y=y)
         result = adjoint.solve(whole)
-        return result.states, result.diagnostics, result.internal
+        return (
+            result.states,
+            result.diagnostics,
+            result.internal,
+            result.dense,
+        )
 
     graph = tf.function(run, autograph=False)
     return graph.get_concrete_function(*specs)
@@ -164,6 +169,7 @@ def _key(adjoint, problem):
         tuple(handles),
         tuple(field.is_source),
         len(problem.moments),
+        problem.keeps_dense,
         problem.times_vary,
         problem.num_controlled,
         _identity(adjoint),

@@ -2,7 +2,6 @@
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from keras_node import adjoints, solvers
 from keras_node.adjoints.base import Problem
@@ -12,6 +11,7 @@ from keras_node.common.state import widen
 from keras_node.dynamics import traced_field
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration import eager_solve_graphs, jump_clock
+from keras_node.integration.results import Results
 from keras_node.solvers import clocks, failures, pieces, requested_times
 
 
@@ -22,6 +22,7 @@ def odeint(
     solver="tsit5",
     adjoint="auto",
     jump_times=None,
+    dense=False,
 ):
     """Solves an initial value problem, differentiably.
 
@@ -56,18 +57,22 @@ def odeint(
             are a tensor the gradient flows to them: where `f` switches at a
             tensor, this is the only way to a gradient. Times outside the solve
             are ignored. Default `None`.
+        dense: Boolean, whether to keep the polynomials of all steps, for
+            `results.interpolate(t)`. Takes the memory of about six states a
+            step; under XLA for `max_num_steps` of them. Default `False`.
 
     Returns:
-        `tfp.math.ode.Results`: `times` in float64; `states`, time-major, one
+        A `tfp.math.ode.Results`: `times` in float64; `states`, time-major, one
         entry for each of `times`, the first being the initial state;
-        `diagnostics` (`keras_node.solvers.Diagnostics`); and
-        `solver_internal_state`.
+        `diagnostics` (`keras_node.solvers.Diagnostics`);
+        `solver_internal_state`; and the method `interpolate`.
 
     Raises:
         ValueError: If `times` is not monotonic, the derivative does not match
             the state, or the adjoint does not support the solver; if
             `jump_times` do not fit the batch, or come with a solver of
-            TensorFlow Probability or a state in half precision.
+            TensorFlow Probability or a state in half precision; if `dense`
+            comes with fixed steps or the adjoint `"backsolve"`.
         TypeError: If the state is not float, or `dynamics` is not callable.
         tf.errors.InvalidArgumentError: If the solve fails and the solver has
             `on_failure="raise"`, or if `times` known only when a graph runs
@@ -90,6 +95,7 @@ def odeint(
         solver,
         adjoint,
         jump_times=jump_times,
+        dense=dense,
     )
 
 
@@ -113,6 +119,7 @@ def solve(
     num_controlled=None,
     times_are_data=False,
     jump_times=None,
+    dense=False,
 ):
     """Does what `odeint` does, with more options for layers.
 
@@ -138,6 +145,8 @@ def solve(
     times = requested_times.as_clock(times, solver, leaves, times_are_data)
     if times_are_data:
         times = tf.stop_gradient(times)
+    if dense:
+        _require_dense(solver, adjoint)
     jumps = rows = None
     if jump_times is not None:
         times_vary |= tf.is_tensor(jump_times)
@@ -164,18 +173,32 @@ def solve(
             on_drift=on_drift,
             num_controlled=num_controlled,
             jumps=jumps,
+            keeps_dense=dense,
         ),
     )
     states = failures.check(solver, result)
     if rows is not None:
         states = [clocks.rows_of(leaf, rows) for leaf in states]
     states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
-    return tfp.math.ode.Results(
+    return Results(
         times=requested,
         states=tf.nest.pack_sequence_as(initial_state, states),
         diagnostics=result.diagnostics,
         solver_internal_state=result.internal,
+        dense=result.dense.moving_with(times, jumps) if dense else None,
     )
+
+
+def _require_dense(solver, adjoint):
+    """Raises unless a solve can keep and differentiate its polynomials."""
+    goes_back = adjoints.integrates_backwards(adjoint, solver)
+    if goes_back or not getattr(solver, "is_adaptive", False):
+        raise ValueError(
+            "`dense=True` needs an adaptive Runge-Kutta solver of keras_node, "
+            'and the adjoint "checkpoint" or "direct", which keep its steps. '
+            f"Received: solver={type(solver).__name__}, "
+            f"adjoint={type(adjoint).__name__}"
+        )
 
 
 def _needs_rows(solver, adjoint):

@@ -8,6 +8,7 @@ from keras_node.common.state import as_float64
 from keras_node.solvers import (
     clocks,
     dense_output,
+    dense_solution,
     failures,
     pieces,
     solution,
@@ -37,6 +38,7 @@ class _Carry(typing.NamedTuple):
     num_accepted: tf.Tensor
     num_evaluations: tf.Tensor
     outputs: typing.Any
+    dense: typing.Any
     record: typing.Any
 
 
@@ -68,9 +70,19 @@ class AdaptiveLoop:
         recorder: `StepRecorder` or another of its kind, or `None`.
         jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns them;
             `None` (default) for none.
+        keeps_dense: Whether to keep the `DenseSolution`. Default `False`.
     """
 
-    def __init__(self, solver, ode_fn, times, norm, recorder, jumps=None):
+    def __init__(
+        self,
+        solver,
+        ode_fn,
+        times,
+        norm,
+        recorder,
+        jumps=None,
+        keeps_dense=False,
+    ):
         self._solver = solver
         self._tableau = solver.tableau
         self._ode_fn = ode_fn
@@ -81,7 +93,12 @@ class AdaptiveLoop:
         self._end = times[-1]
         self._direction = tf.sign(times[-1] - times[0])
         self._largest_time = tf.maximum(tf.abs(times[0]), tf.abs(times[-1]))
-        self._is_dense = dense_output.has_rows_within(times)
+        self._has_rows = dense_output.has_rows_within(times)
+        self._dense = None
+        if keeps_dense:
+            self._dense = dense_solution.Recorder(
+                solver.tableau, solver.max_num_steps
+            )
 
     def run(self, y, first_step_size=None):
         """Solves from `(times[0], y)`; returns a `Solution`."""
@@ -131,8 +148,9 @@ class AdaptiveLoop:
             num_accepted=zeros,
             num_evaluations=num_evaluations,
             outputs=(
-                dense_output.start(self._times, y) if self._is_dense else ()
+                dense_output.start(self._times, y) if self._has_rows else ()
             ),
+            dense=self._dense.start(t, y) if self._dense else (),
             record=(
                 self._recorder.start(t, y, f, ode_fn) if self._recorder else ()
             ),
@@ -165,7 +183,7 @@ class AdaptiveLoop:
         """Tries one step in every clock that is not done."""
         trial = self._try_step(carry)
         h, status = self._control(carry, trial, longest)
-        outputs, num_dense = self._write(carry, trial)
+        outputs, dense, num_dense = self._write(carry, trial)
         num_evaluations = self._tableau.num_stages - 1
         active = tf.cast(trial.active, tf.int32)
         t = tf.where(trial.accepted, trial.t1, carry.t)
@@ -186,6 +204,7 @@ class AdaptiveLoop:
             + num_dense
             + num_restarts,
             outputs=outputs,
+            dense=dense,
             record=self._record(carry, trial),
         )
 
@@ -257,9 +276,9 @@ class AdaptiveLoop:
         return h, tf.where(is_stuck, reason, carry.status)
 
     def _write(self, carry, trial):
-        """Returns the outputs, and the evaluations that writing them took."""
-        if not self._is_dense:
-            return (), 0
+        """Returns outputs, polynomials, and the evaluations that they took."""
+        if not self._has_rows and not self._dense:
+            return (), (), 0
         span = dense_output.Span(
             accepted=trial.accepted,
             number=carry.record.num_steps if self._recorder else 0,
@@ -269,14 +288,27 @@ class AdaptiveLoop:
             y=carry.y,
             increments=trial.increments,
         )
-        return dense_output.write(
-            self._tableau,
-            self._ode_fn,
-            trial.piece.interval,
-            self._times,
-            span,
-            carry.outputs,
-        )
+        method = self._tableau, self._ode_fn, trial.piece.interval
+        outputs = dense = ()
+        num_evaluations = num_more = 0
+        if self._dense:
+            increments, num_evaluations = dense_output.all_increments(
+                *method, span, span.accepted
+            )
+            span = span._replace(increments=increments)
+            dense = self._dense.record(
+                carry.dense,
+                span.accepted,
+                span.t,
+                span.dt,
+                span.y,
+                increments,
+            )
+        if self._has_rows:
+            outputs, num_more = dense_output.write(
+                *method, self._times, span, carry.outputs
+            )
+        return outputs, dense, num_evaluations + num_more
 
     def _record(self, carry, trial):
         if not self._recorder:
@@ -299,7 +331,7 @@ class AdaptiveLoop:
         succeeded = tf.equal(status, failures.SUCCESS)
         status = tf.where(succeeded & ~is_finite, failures.NON_FINITE, status)
         output_steps = None
-        if self._is_dense:
+        if self._has_rows:
             states, output_steps = dense_output.finish(
                 carry.outputs, succeeded, carry.y
             )
@@ -321,4 +353,5 @@ class AdaptiveLoop:
                 else None
             ),
             record=carry.record,
+            dense=self._dense.solution(carry.dense) if self._dense else None,
         )

@@ -106,6 +106,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         norm=None,
         first_step_size=None,
         jumps=None,
+        keeps_dense=False,
     ):
         """Solves for flat state, without gradients.
 
@@ -122,6 +123,8 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
                 solver's own.
             jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns
                 them; `None` for none.
+            keeps_dense: Whether to keep the `DenseSolution`, which adaptive
+                methods can.
 
         Returns:
             `Solution`; a failure shows as status and NaN, it is not raised.

@@ -63,10 +63,11 @@ def finish(outputs, succeeded, y):
 
 
 class Span(typing.NamedTuple):
-    """An accepted step, with all that its dense output needs.
+    """An accepted step, with what its dense output needs.
 
     Clocks whose step was not accepted have `accepted` False. `number` is the
-    step's number in the record of the solve.
+    step's number in the record of the solve. The increments are those of all
+    stages, or of the main ones.
     """
 
     accepted: tf.Tensor
@@ -120,7 +121,7 @@ def write(tableau, ode_fn, interval, times, span, outputs):
     def is_next_reached(outputs):
         return is_reached(outputs.next[None])[0]
 
-    increments, num_evaluations = _all_increments(
+    increments, num_evaluations = all_increments(
         tableau, ode_fn, interval, span, is_next_reached(outputs)
     )
     outputs = tf.while_loop(
@@ -133,9 +134,13 @@ def write(tableau, ode_fn, interval, times, span, outputs):
     return outputs, num_evaluations
 
 
-def _all_increments(tableau, ode_fn, interval, span, writes):
-    """Adds the increments that only dense output needs, if any clock writes."""
-    if not tableau.num_dense_stages:
+def all_increments(tableau, ode_fn, interval, span, writes):
+    """Adds the increments that only dense output needs, if any clock writes.
+
+    Returns:
+        `(increments, num_evaluations)`, the latter for each clock.
+    """
+    if len(span.increments) == len(tableau.c):
         return span.increments, 0
 
     def evaluate():

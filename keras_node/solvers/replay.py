@@ -9,7 +9,13 @@ import typing
 import tensorflow as tf
 
 from keras_node.common.arrays import array_of
-from keras_node.solvers import clocks, dense_output, solution, step
+from keras_node.solvers import (
+    clocks,
+    dense_output,
+    dense_solution,
+    solution,
+    step,
+)
 from keras_node.solvers.pieces import Pieces
 
 
@@ -21,7 +27,16 @@ class _Carry(typing.NamedTuple):
     record: typing.Any
 
 
-def replay(solver, ode_fn, times, steps, y, recorder=None, jumps=None):
+def replay(
+    solver,
+    ode_fn,
+    times,
+    steps,
+    y,
+    recorder=None,
+    jumps=None,
+    keeps_dense=False,
+):
     """Takes `steps` from `(times[0], y)`; differentiable by autodiff.
 
     Args:
@@ -33,14 +48,16 @@ def replay(solver, ode_fn, times, steps, y, recorder=None, jumps=None):
         recorder: A recorder of states (see `StepRecorder`), or `None`.
         jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns them;
             `None` (default) for none.
+        keeps_dense: Whether to return the `DenseSolution` of `AdaptiveSteps`.
+            Default `False`.
 
     Returns:
-        `(states, record)`: leaves with a leading axis for the requested
-        times, and what the recorder kept.
+        `(states, record, dense)`: leaves with a leading axis for the
+        requested times, what the recorder kept, and the polynomials or `None`.
     """
     tableau = solver.tableau
     parts = Pieces(times, jumps, y[0].dtype)
-    writer = _writer(tableau, ode_fn, parts, times, steps, jumps)
+    writer = _writer(tableau, ode_fn, parts, times, steps, jumps, keeps_dense)
     limit = tf.minimum(steps.num_steps, solver.max_num_steps)
     evaluator = recorder.evaluator if recorder else step.Evaluator
     start_fn = evaluator(ode_fn)
@@ -84,10 +101,13 @@ def replay(solver, ode_fn, times, steps, y, recorder=None, jumps=None):
         parallel_iterations=1,
         maximum_iterations=solver.max_num_steps,
     )[0]
-    return writer.finish(y, carry), carry.record
+    dense = writer.solution(y, carry) if keeps_dense else None
+    return writer.finish(y, carry), carry.record, dense
 
 
-def _writer(tableau, ode_fn, parts, times, steps, jumps):
+def _writer(tableau, ode_fn, parts, times, steps, jumps, keeps_dense):
+    if keeps_dense:
+        return _DenseWriter(tableau, ode_fn, parts, times, steps, jumps)
     if not dense_output.has_rows_within(times):
         return _EndWriter(steps)
     if steps.lands_on_outputs:
@@ -177,7 +197,29 @@ class _DenseWriter:
             for pair in zip(carry.outputs, [carry.y, *increments], strict=True)
         ]
 
+    def solution(self, y, carry):
+        """Returns the `DenseSolution`."""
+        last = self._steps.capacity()
+        state, *increments = [
+            [
+                array.write(last, leaf).stack()[:-1]
+                for array, leaf in zip(group, y, strict=True)
+            ]
+            for group in carry.outputs
+        ]
+        coefficients = dense_solution.polynomials(
+            self._tableau, state, increments, axis=1
+        )
+        return dense_solution.DenseSolution.of(
+            self._steps.num_steps,
+            self._steps.t.stack(),
+            self._steps.dt.stack(),
+            coefficients,
+        )
+
     def finish(self, y, carry):
+        if not dense_output.has_rows_within(self._times):
+            return _EndWriter(self._steps).finish(y, carry)
         reached = self._steps.output_steps[1:]
         number = tf.maximum(reached, 0)
         t, dt = self._steps.at_each(number, self._times, self._jumps)

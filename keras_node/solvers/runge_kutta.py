@@ -68,6 +68,7 @@ class ExplicitRungeKutta(Solver):
         norm=None,
         first_step_size=None,
         jumps=None,
+        keeps_dense=False,
     ):
         """Solves for flat state, without gradients; see `Solver.integrate`."""
         clock_rank = times.shape.rank - 1
@@ -77,7 +78,9 @@ class ExplicitRungeKutta(Solver):
             norm = functools.partial(clocks.rms, clock_rank=clock_rank)
         if first_step_size is None:
             first_step_size = self.first_step_size
-        loop = AdaptiveLoop(self, ode_fn, times, norm, recorder, jumps)
+        loop = AdaptiveLoop(
+            self, ode_fn, times, norm, recorder, jumps, keeps_dense
+        )
         return loop.run(y, first_step_size)
 
     def choose_first_step(self, ode_fn, times, y, norm=None):
@@ -105,7 +108,9 @@ class ExplicitRungeKutta(Solver):
 
     def _integrate_fixed(self, ode_fn, times, y, recorder, jumps):
         steps = self.fixed_steps(times)
-        states, record = replay(self, ode_fn, times, steps, y, recorder, jumps)
+        states, record, _ = replay(
+            self, ode_fn, times, steps, y, recorder, jumps
+        )
         is_finite = clocks.are_finite(states, times.shape.rank)
         return solution.Solution(
             states=solution.nan_unless(is_finite, states),

@@ -66,6 +66,7 @@ class Solution(typing.NamedTuple):
         steps: The accepted steps, differentiable in the times; `None` when no
             record was asked for.
         record: What the recorder kept, or `None`.
+        dense: `DenseSolution`, or `None`.
     """
 
     states: list
@@ -73,6 +74,7 @@ class Solution(typing.NamedTuple):
     internal: InternalState
     steps: typing.Any = None
     record: typing.Any = None
+    dense: typing.Any = None
 
 
 def nan_unless(succeeded, leaves):

@@ -35,8 +35,7 @@ class AdaptiveSteps(typing.NamedTuple):
 
     def at(self, n, times, jumps=None):
         """Returns `(t, dt)` of step `n`, differentiable in times and jumps."""
-        t, dt = self.values_at(n, times)
-        return _move(t, dt, *pieces.ends(t, times, jumps))
+        return moved(*self.values_at(n, times), times, jumps)
 
     def values_at(self, n, times):
         """Returns `(t, dt)` of step `n` as they were recorded."""
@@ -48,7 +47,7 @@ class AdaptiveSteps(typing.NamedTuple):
             clocks.rows_of(array.stack(), numbers)
             for array in (self.t, self.dt)
         ]
-        return _move(t, dt, *pieces.ends(t, times, jumps))
+        return moved(t, dt, times, jumps)
 
     def frozen(self):
         """Returns the same steps, cut off from the solve that chose them.
@@ -70,15 +69,21 @@ class AdaptiveSteps(typing.NamedTuple):
         return self.t.size() if tf_internals.in_xla() else self.num_steps
 
 
-def _move(t, dt, start, end):
-    """Makes a step move with its interval in gradients; values stay."""
+def moved(t, dt, times, jumps=None):
+    """Makes steps move with their intervals in gradients; values stay.
+
+    Args:
+        t, dt: Float64 per clock, or time-major rows of them.
+        times, jumps: As in `Pieces`.
+    """
+    start, end = pieces.ends(t, times, jumps)
     length = end - start
     # A clock with an interval of length 0 has no steps to move.
     stretch = tf.math.divide_no_nan(length, tf.stop_gradient(length))
-    moved = start + (t - tf.stop_gradient(start)) * stretch
+    shifted = start + (t - tf.stop_gradient(start)) * stretch
     stretched = dt * stretch
     return (
-        t + (moved - tf.stop_gradient(moved)),
+        t + (shifted - tf.stop_gradient(shifted)),
         dt + (stretched - tf.stop_gradient(stretched)),
     )
 
