@@ -132,6 +132,15 @@ def test_latent_example_ends_with_its_table_and_plot(
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_long_horizons_are_trained_in_three_ways(tmp_path, capsys):
+    path = tmp_path / "plot.png"
+    load_example("long_horizon").main(["--smoke", "--output", str(path)])
+    table = capsys.readouterr().out
+    for way in ("plain", "growing horizon", "multiple shooting"):
+        assert way in table
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_spirals_turn_both_ways_and_hide_what_they_should():
     spirals = load_example("latent_spirals")
     curves = spirals.make_spirals(40, seed=0)
