@@ -75,11 +75,13 @@ class BacksolveAdjoint(Adjoint):
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
 
+        solver = self.solver or problem.solver
+        _refuse_jacobians(solver)
+
         def make_recorder():
             return None  # The backward pass needs the states alone.
 
         def backward(problem, result, cotangents):
-            solver = self.solver or problem.solver
             gradients = ReverseSolve(problem, solver, result, cotangents).run()
             return self._checked(problem, gradients)
 
@@ -104,6 +106,16 @@ class BacksolveAdjoint(Adjoint):
         if problem.raises and failures.raises(problem.solver):
             is_near = assertions.require(is_near, _DRIFTED, drift)
         return solution.nan_unless(is_near, tensors)
+
+
+def _refuse_jacobians(solver):
+    if solver.needs_jacobian:
+        raise ValueError(
+            "The backward solve of `BacksolveAdjoint` integrates the gradient "
+            "to all weights, of which no Jacobian is taken. Use the adjoint "
+            '"checkpoint", or `BacksolveAdjoint(solver="bdf")`. '
+            f"Received: solver={type(solver).__name__}"
+        )
 
 
 _DRIFTED = (

@@ -5,6 +5,10 @@ import typing
 
 import tensorflow as tf
 
+from keras_node.dynamics.field_gradient import (
+    ReevaluatedGradient,
+    gradient_of,
+)
 from keras_node.dynamics.traced_field import TracedField
 from keras_node.saving.identifiers import Configurable
 from keras_node.solvers import clocks, dense_output
@@ -81,6 +85,12 @@ class Problem(typing.NamedTuple):
         return self._replace(
             **dict(zip(["times", "jumps"], moments, strict=False))
         )
+
+    def gradient_of(self, field):
+        """Returns the gradient of a field, of which this problem's is made."""
+        if self.solver.needs_jacobian:
+            return ReevaluatedGradient(field, self.times_vary)
+        return gradient_of(field, self.times_vary)
 
     def pieces(self):
         """Returns the `Pieces` of the solve."""

@@ -7,8 +7,6 @@ import tensorflow as tf
 from keras_node.adjoints import bounded_state_store
 from keras_node.adjoints.activation_memory import EvaluationLog, Log
 from keras_node.adjoints.step_gradient import Evaluations
-from keras_node.dynamics.field_gradient import gradient_of
-from keras_node.solvers import step
 from keras_node.solvers.step_sequence import StepRecorder
 
 
@@ -54,21 +52,26 @@ class CheckpointRecorder(StepRecorder):
         solver = problem.solver
         super().__init__(solver.max_num_steps)
         self._capacity = max_checkpoints
+        self._solver = solver
         self._tableau = solver.tableau
         self._pieces = problem.pieces()
         self._has_restarts = self._pieces.has_jumps and solver.tableau.fsal
         self._evaluations_per_step = solver.evaluations_per_step()
         first_part, *others = problem.field.parts
-        self.gradient = gradient_of(first_part, problem.times_vary)
+        self.gradient = problem.gradient_of(first_part)
         self.is_dense = problem.is_dense
         self.keeps_derivatives = problem.times_vary or self.is_dense
         self._may_fail_in_part = solver.is_adaptive and solver.per_sample_steps
         self.log = None
-        if memory_limit and self.gradient.can_store:
+        if memory_limit and self._can_log():
             self.log = self._make_log(problem, memory_limit)
         # What a log keeps is of no use to other parts of the field.
         self._takes_all_again = bool(others) or not self.log
         self.keeps_states = self._takes_all_again or not self.log.keeps_all
+
+    def _can_log(self):
+        # The gradient of a step with Jacobians is taken from its state.
+        return self.gradient.can_store and not self._solver.needs_jacobian
 
     def _make_log(self, problem, memory_limit):
         leaves = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in problem.y]
@@ -163,8 +166,7 @@ class CheckpointRecorder(StepRecorder):
 
         def evaluate_again():
             evaluations = Evaluations(self.gradient)
-            step.runge_kutta_step(
-                self._tableau,
+            self._solver.step(
                 evaluations,
                 self._pieces.at(t).interval,
                 t,

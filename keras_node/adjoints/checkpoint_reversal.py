@@ -8,7 +8,7 @@ from keras_node.adjoints import bounded_state_store
 from keras_node.adjoints.base import Gradients
 from keras_node.adjoints.step_gradient import StepGradient
 from keras_node.adjoints.taken_steps import TakenSteps
-from keras_node.dynamics.field_gradient import gradient_of
+from keras_node.adjoints.taped_step_gradient import TapedStepGradient
 from keras_node.solvers import clocks, dense_output, dense_solution, step
 
 
@@ -51,14 +51,12 @@ class Reversal:
         self._gradient = recorder.gradient
         if self._gradient.field is not problem.field:
             # The rest of the sources, of which nothing was kept.
-            self._gradient = gradient_of(problem.field, problem.times_vary)
+            self._gradient = problem.gradient_of(problem.field)
         self._taken = TakenSteps(problem, result, recorder, self._gradient)
         self._shared = self._gradient.shared(
             tf.cast(self._times[0], problem.y[0].dtype), problem.y
         )
-        self._step_gradient = StepGradient(
-            self._tableau, self._gradient, self._shared, problem.times_vary
-        )
+        self._step_gradient = self._make_step_gradient()
         self._has_outputs = problem.has_rows_within and recorder.is_dense
         self._is_landing = problem.has_rows_within and not recorder.is_dense
         if self._is_landing:
@@ -69,6 +67,14 @@ class Reversal:
                 )
                 for cotangent in self._cotangents
             ]
+
+    def _make_step_gradient(self):
+        vary = self._problem.times_vary
+        if self._solver.needs_jacobian:
+            return TapedStepGradient(
+                self._solver, self._problem.field, self._pieces, vary
+            )
+        return StepGradient(self._tableau, self._gradient, self._shared, vary)
 
     def run(self):
         """Returns the `Gradients`."""

@@ -20,6 +20,8 @@ def solve_unrecorded(problem, recorder=None):
     """
     times, *jumps = [tf.stop_gradient(moment) for moment in problem.moments]
     y = [tf.stop_gradient(leaf) for leaf in problem.y]
+    if problem.solver.needs_jacobian:
+        _ = problem.field.linearization  # Traced before.
     hidden = tf_internals.stop_recording()
     if isinstance(problem.field, PythonField):
         hidden = contextlib.nullcontext()

@@ -31,6 +31,10 @@ class Evaluations(step.Evaluator):
         self.derivatives.append(derivative)
         return derivative
 
+    def linearize(self, t, leaves):
+        """Returns the dynamics linearized; nothing of it is kept."""
+        return self._gradient.field.linearize(t, leaves)
+
     def behind_jumps(self, lands, t, y, f):
         """Returns the derivative; see `Evaluator`."""
         f1, self.kept_behind = tf.cond(

@@ -13,6 +13,7 @@ class TakenStep(typing.NamedTuple):
     """A step that was taken.
 
     Attributes:
+        t: Float64 per clock, where it starts.
         dt: Float64 per clock; 0 in those that did not advance.
         y, f: Lists of leaves, state and derivative at its start; `[]` where
             nothing needs them.
@@ -23,6 +24,7 @@ class TakenStep(typing.NamedTuple):
             gradient.
     """
 
+    t: tf.Tensor
     dt: tf.Tensor
     y: list
     f: list
@@ -101,7 +103,7 @@ class TakenSteps:
             slopes = [f, *slopes]
         increments = [clocks.scale(dt, slope) for slope in slopes]
         return self._with_dense_stages(
-            t, TakenStep(dt, y, f, increments, evaluations, store, 0)
+            TakenStep(t, dt, y, f, increments, evaluations, store, 0)
         )
 
     def _take_again(self, n, store):
@@ -112,13 +114,12 @@ class TakenSteps:
         _, _, increments, num_evaluations = self._step(evaluations, t, dt, y, f)
         count = num_repeated + num_evaluations
         return self._with_dense_stages(
-            t, TakenStep(dt, y, f, increments, evaluations, store, count)
+            TakenStep(t, dt, y, f, increments, evaluations, store, count)
         )
 
     def _step(self, evaluator, t, dt, y, f):
         """Returns `(y1, f1, increments, num_evaluations)` of a step."""
-        y1, f1, increments = step.runge_kutta_step(
-            self._tableau,
+        y1, f1, increments = self._solver.step(
             evaluator,
             self._pieces.at(t).interval,
             t,
@@ -133,7 +134,7 @@ class TakenSteps:
             count += tf.cast(tf.reduce_any(lands), tf.int32)
         return y1, f1, increments, count
 
-    def _with_dense_stages(self, t, taken):
+    def _with_dense_stages(self, taken):
         """Adds the stages that only dense output needs, and counts them."""
         count, increments = taken.num_evaluations, taken.increments
         if self._has_dense_stages:
@@ -141,8 +142,8 @@ class TakenSteps:
             increments = step.dense_increments(
                 self._tableau,
                 taken.evaluations,
-                self._pieces.at(t).interval,
-                t,
+                self._pieces.at(taken.t).interval,
+                taken.t,
                 taken.dt,
                 taken.y,
                 increments,

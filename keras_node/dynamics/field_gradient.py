@@ -190,21 +190,10 @@ class ReevaluatedGradient(_Sources):
     def pull_back(self, kept, shared, cotangents):
         """Returns the `Cotangents` of an evaluation."""
         t, *leaves = [tf.identity(x) for x in kept]
-        field = self.field
-        # In the body of a loop an outer tensor is known both as itself and as
-        # its capture. A copy is only known as one.
-        captures = [
-            tf.identity(capture) if is_source else capture
-            for capture, is_source in zip(
-                field.captures, field.is_source, strict=True
-            )
-        ]
-        pairs = zip(captures, field.is_source, strict=True)
-        sources = [capture for capture, is_source in pairs if is_source]
-        sources += field.variables
+        field, sources = self.field.with_copies()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([t, leaves, sources])
-            derivative = field.called_with(captures, t, leaves)
+            derivative = field(t, leaves)
         gradients = tape.gradient(
             derivative,
             [t, leaves, sources],

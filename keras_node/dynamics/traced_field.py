@@ -12,6 +12,7 @@ from keras_node.dynamics.gradient_sources import (
     is_differentiable,
     may_need_gradient,
 )
+from keras_node.dynamics.jacobian import TracedLinearization, linearize
 from keras_node.dynamics.variable_reads import VariableReads
 
 
@@ -89,6 +90,31 @@ class TracedField:
             return self.function(t, leaves)
 
     @functools.cached_property
+    def linearization(self):
+        """The `TracedLinearization`, traced when it is first asked for."""
+        return TracedLinearization(self)
+
+    def linearize(self, t, leaves):
+        """Returns the `Linear` of the dynamics; see `jacobian.linearize`."""
+        return self.linearization(self.captures, t, leaves)
+
+    def with_copies(self):
+        """Returns the field with copies of its sources, and these.
+
+        In the body of a loop an outer tensor is known both as itself and as
+        its capture. A copy is only known as one, and can be watched.
+        """
+        captures = [
+            tf.identity(capture) if is_source else capture
+            for capture, is_source in zip(
+                self.captures, self.is_source, strict=True
+            )
+        ]
+        pairs = zip(captures, self.is_source, strict=True)
+        sources = [capture for capture, is_source in pairs if is_source]
+        return _FieldOf(self, captures), [*sources, *self.variables]
+
+    @functools.cached_property
     def parts(self):
         """Fields that divide the sources between them, in order.
 
@@ -113,6 +139,21 @@ class TracedField:
     def _selected(self, mask):
         pairs = zip(self.captures, mask, strict=True)
         return [capture for capture, is_selected in pairs if is_selected]
+
+
+class _FieldOf:
+    """A `TracedField` with other values of its captures."""
+
+    def __init__(self, field, captures):
+        self._field = field
+        self._captures = captures
+
+    def __call__(self, t, leaves):
+        return self._field.called_with(self._captures, t, leaves)
+
+    def linearize(self, t, leaves):
+        """Returns the `Linear` of the dynamics."""
+        return self._field.linearization(self._captures, t, leaves)
 
 
 def _is_used(tensor):
@@ -143,6 +184,10 @@ class PythonField:
 
     def __call__(self, t, leaves):
         return self._flat(t, leaves)
+
+    def linearize(self, t, leaves):
+        """Returns the `Linear` of the dynamics; see `jacobian.linearize`."""
+        return linearize(self._flat, t, leaves)
 
 
 def trace(ode_fn, t_shape, state):

@@ -1,4 +1,4 @@
-"""ODE solvers: explicit Runge-Kutta methods, and tfp's solvers."""
+"""ODE solvers: Runge-Kutta and Rosenbrock methods, and tfp's solvers."""
 
 import tensorflow_probability as tfp
 
@@ -14,6 +14,8 @@ from keras_node.solvers.explicit_methods import (
     Midpoint,
     Tsit5,
 )
+from keras_node.solvers.rosenbrock import Rosenbrock, RosenbrockTableau
+from keras_node.solvers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from keras_node.solvers.runge_kutta import ExplicitRungeKutta
 from keras_node.solvers.solution import Diagnostics
 from keras_node.solvers.tableau import ButcherTableau
@@ -33,6 +35,8 @@ _REGISTRY = {
     "dopri5": Dopri5,
     "tsit5": Tsit5,
     "dopri8": Dopri8,
+    "rosenbrock23": Rosenbrock23,
+    "rodas5p": Rodas5P,
     "dormand_prince": DormandPrince,
     "bdf": BDF,
 }
@@ -43,9 +47,9 @@ def get(identifier):
 
     Args:
         identifier: One of `"euler"`, `"midpoint"`, `"heun"`, `"rk4"`,
-            `"bosh3"`, `"dopri5"`, `"tsit5"`, `"dopri8"`, `"dormand_prince"`,
-            `"bdf"`; a dict as `serialize` makes it; or any
-            `tfp.math.ode.Solver`.
+            `"bosh3"`, `"dopri5"`, `"tsit5"`, `"dopri8"`, `"rosenbrock23"`,
+            `"rodas5p"`, `"dormand_prince"`, `"bdf"`; a dict as `serialize`
+            makes it; or any `tfp.math.ode.Solver`.
 
     Returns:
         A `tfp.math.ode.Solver` with the method `integrate` and the attribute
@@ -89,6 +93,10 @@ __all__ = [
     "Heun",
     "Midpoint",
     "RK4",
+    "Rodas5P",
+    "Rosenbrock",
+    "Rosenbrock23",
+    "RosenbrockTableau",
     "Solver",
     "Tsit5",
     "get",

@@ -18,8 +18,11 @@ from keras_node.solvers import (
 from keras_node.solvers.first_step_size import first_step
 from keras_node.solvers.pieces import Piece, Pieces
 
-# A step below this fraction of the largest time no longer moves the clock.
+# A step below this fraction of the time no longer moves the clock. Near 0 that
+# is some fraction of the largest time: dynamics may be fast at first, and slow
+# over eleven orders of magnitude (Robertson's).
 _RESOLUTION = 1e-15
+_NEAR_ZERO = 1e-12
 
 # A step with less than this fraction of the error allowed is at rest.
 _NO_ERROR = 1e-3
@@ -62,7 +65,7 @@ class AdaptiveLoop:
     """Integrates through `times` with error control.
 
     Args:
-        solver: `ExplicitRungeKutta` with an embedded pair.
+        solver: `OneStepSolver` with an error estimate.
         ode_fn: Callable `(t, leaves) -> leaves`.
         times: Float64 `(T,)` or `(T, batch)`, at least two times.
         norm: Callable from leaves, errors over their scale, to float64 per
@@ -140,7 +143,7 @@ class AdaptiveLoop:
         carry = _Carry(
             t=t,
             y=y,
-            f=f,
+            f=f if self._tableau.fsal else [],
             h=h,
             ratio=ones,
             status=tf.where(start_is_finite, zeros, failures.NON_FINITE),
@@ -152,7 +155,11 @@ class AdaptiveLoop:
             ),
             dense=self._dense.start(t, y) if self._dense else (),
             record=(
-                self._recorder.start(t, y, f, ode_fn) if self._recorder else ()
+                self._recorder.start(
+                    t, y, f if self._tableau.fsal else [], ode_fn
+                )
+                if self._recorder
+                else ()
             ),
         )
         return carry, longest
@@ -184,7 +191,7 @@ class AdaptiveLoop:
         trial = self._try_step(carry)
         h, status = self._control(carry, trial, longest)
         outputs, dense, num_dense = self._write(carry, trial)
-        num_evaluations = self._tableau.num_stages - 1
+        num_evaluations = self._solver.evaluations_per_step()
         active = tf.cast(trial.active, tf.int32)
         t = tf.where(trial.accepted, trial.t1, carry.t)
         y = clocks.select(trial.accepted, trial.y1, carry.y)
@@ -218,8 +225,7 @@ class AdaptiveLoop:
         dt = tf.where(lands, remaining, self._direction * carry.h)
         dt = tf.where(active, dt, 0.0)
         ode_fn = self._evaluator()
-        y1, f1, increments = step.runge_kutta_step(
-            self._tableau,
+        y1, f1, increments = self._solver.step(
             ode_fn,
             piece.interval,
             carry.t,
@@ -249,7 +255,7 @@ class AdaptiveLoop:
 
     def _restart(self, trial, t, y, f):
         """Takes the derivative anew behind a jump; returns it and the NFE."""
-        if not self._pieces.has_jumps:
+        if not self._pieces.has_jumps or not self._tableau.fsal:
             return f, 0
         lands = trial.accepted & trial.lands & trial.piece.ends_at_jump
         behind = tf.cast(self._pieces.at(t).first, y[0].dtype)
@@ -266,7 +272,9 @@ class AdaptiveLoop:
         h = tf.where(trial.accepted & trial.lands, tf.maximum(h, carry.h), h)
         h = tf.where(trial.ratio < _NO_ERROR, tf.minimum(h, longest), h)
         h = tf.where(trial.active, h, carry.h)
-        resolution = _RESOLUTION * self._largest_time
+        resolution = _RESOLUTION * tf.maximum(
+            tf.abs(carry.t), _NEAR_ZERO * self._largest_time
+        )
         is_stuck = trial.active & ~trial.accepted & (h <= resolution)
         reason = tf.where(
             tf.math.is_finite(trial.ratio),
@@ -340,7 +348,7 @@ class AdaptiveLoop:
             states = [tf.stack(pair) for pair in zip(y, end, strict=True)]
         return solution.Solution(
             states=states,
-            diagnostics=solution.Diagnostics(
+            diagnostics=self._solver.diagnostics(
                 num_ode_fn_evaluations=carry.num_evaluations,
                 num_accepted_steps=carry.num_accepted,
                 num_rejected_steps=carry.num_attempts - carry.num_accepted,

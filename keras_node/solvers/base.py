@@ -92,10 +92,11 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         self.per_sample_steps = as_boolean(per_sample_steps, "per_sample_steps")
         self.on_failure = on_failure
 
-    # Whether the steps that a recorder keeps can be taken again, and whether
-    # the method is for stiff dynamics.
+    # Whether the steps that a recorder keeps can be taken again, whether the
+    # method is for stiff dynamics, and whether a step needs their Jacobian.
     can_replay = False
     is_stiff = False
+    needs_jacobian = False
 
     def integrate(
         self,

@@ -114,7 +114,7 @@ def _message(solver, code):
     cause = MESSAGES[code].cause.format(
         or_else="or shorten `times`"
         if is_stiff
-        else 'or choose a solver for stiff dynamics ("bdf")'
+        else 'or choose a solver for stiff dynamics ("rodas5p")'
     )
     return (
         f"The solve must reach the last of `times`, but {cause} "

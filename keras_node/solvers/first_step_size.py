@@ -79,7 +79,7 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
     steepest = tf.maximum(d1 * length, d2 * length**2)
     # For a straight line the other bounds suffice.
     steepest = tf.maximum(steepest, 1e-15)
-    h1 = length * steepest ** (-1.0 / solver.tableau.order)
+    h1 = length * steepest ** (-1.0 / solver.tableau.control_order)
     h = tf.minimum(tf.minimum(100.0 * h0, h1), length)
     # An Euler step that overflows says only that the steps must be small.
     h = tf.where(tf.math.is_finite(h), h, NON_FINITE_FACTOR * h0)

@@ -40,7 +40,7 @@ def replay(
     """Takes `steps` from `(times[0], y)`; differentiable by autodiff.
 
     Args:
-        solver: `ExplicitRungeKutta`.
+        solver: `OneStepSolver`.
         ode_fn: Callable `(t, leaves) -> leaves`.
         times: Float64 `(T,)` or `(T, batch)`.
         steps: `FixedSteps` or `AdaptiveSteps`.
@@ -69,8 +69,8 @@ def replay(
     def body(carry):
         t, dt = steps.at(carry.n, times, jumps)
         step_fn = evaluator(ode_fn)
-        y1, f1, increments = step.runge_kutta_step(
-            tableau, step_fn, parts.at(t).interval, t, dt, carry.y, carry.f
+        y1, f1, increments = solver.step(
+            step_fn, parts.at(t).interval, t, dt, carry.y, carry.f
         )
         f1 = parts.restart(tableau, step_fn, t, dt, y1, f1)
         record = carry.record

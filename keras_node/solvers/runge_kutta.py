@@ -1,151 +1,23 @@
 """Base class of the explicit Runge-Kutta methods."""
 
-import functools
-
-import tensorflow as tf
-
-from keras_node.common.arguments import is_positive
-from keras_node.solvers import clocks, failures, pieces, solution
-from keras_node.solvers.adaptive import AdaptiveLoop
-from keras_node.solvers.base import Solver
-from keras_node.solvers.first_step_size import first_step
-from keras_node.solvers.replay import replay
-from keras_node.solvers.step_sequence import FixedSteps
+from keras_node.solvers import step
+from keras_node.solvers.one_step import OneStepSolver
 
 
-class ExplicitRungeKutta(Solver):
+class ExplicitRungeKutta(OneStepSolver):
     """Base class of the explicit Runge-Kutta methods.
 
-    A method is its `ButcherTableau`: a subclass sets `tableau`. With an
-    embedded pair the step size is adapted so that each step keeps the error
-
-        e_i <= atol + rtol * max(|y0_i|, |y1_i|)
-
-    in the root mean square over the state, unless `step_size` fixes it.
+    A method is its `ButcherTableau`: a subclass sets `tableau`.
 
     Args:
-        step_size: Positive float in the units of time: takes fixed steps, each
-            interval between requested times being divided into equal steps no
-            longer than this. `None` (default) adapts the size; methods
-            without an error estimate then take one step for each requested
-            interval.
-        **kwargs: The other arguments of `Solver`.
-
-    Raises:
-        ValueError: If an argument is out of its range.
+        **kwargs: The arguments of `OneStepSolver`.
 
     Reference:
     - [Hairer, Nørsett & Wanner, 1993, Sec. II.4](https://doi.org/10.1007/978-3-540-78862-1)
     """
 
-    tableau = None
-    can_replay = True
-
-    def __init__(self, step_size=None, **kwargs):
-        super().__init__(**kwargs)
-        if step_size is not None and not is_positive(step_size):
-            raise ValueError(
-                "`step_size` must be a positive float in the units of time, or "
-                f"`None` to adapt it. Received: step_size={step_size!r}"
-            )
-        self.step_size = step_size
-
-    def get_config(self):
-        """Returns the arguments that make an equal solver."""
-        return super().get_config() | {"step_size": self.step_size}
-
-    @property
-    def is_adaptive(self):
-        """Whether the solver chooses its steps from the error."""
-        return self.tableau.b_error is not None and self.step_size is None
-
-    def integrate(
-        self,
-        ode_fn,
-        times,
-        y,
-        recorder=None,
-        norm=None,
-        first_step_size=None,
-        jumps=None,
-        keeps_dense=False,
-    ):
-        """Solves for flat state, without gradients; see `Solver.integrate`."""
-        clock_rank = times.shape.rank - 1
-        if not self.is_adaptive:
-            return self._integrate_fixed(ode_fn, times, y, recorder, jumps)
-        if norm is None:
-            norm = functools.partial(clocks.rms, clock_rank=clock_rank)
-        if first_step_size is None:
-            first_step_size = self.first_step_size
-        loop = AdaptiveLoop(
-            self, ode_fn, times, norm, recorder, jumps, keeps_dense
-        )
-        return loop.run(y, first_step_size)
-
-    def choose_first_step(self, ode_fn, times, y, norm=None):
-        """Returns the automatic first step size; takes two evaluations."""
-        clock_rank = times.shape.rank - 1
-        t = times[0]
-        first = first_step(
-            ode_fn,
-            t,
-            y,
-            ode_fn(tf.cast(t, y[0].dtype), y),
-            times[-1],
-            self,
-            norm or functools.partial(clocks.rms, clock_rank=clock_rank),
-        )
-        return first.size
-
-    def fixed_steps(self, times):
-        """Returns the steps through `times`, if the solver fixes them."""
-        return FixedSteps.divide(times, self.step_size)
-
-    def evaluations_per_step(self):
-        """Returns how often a step evaluates the dynamics."""
-        return self.tableau.num_stages - int(self.tableau.fsal)
-
-    def _integrate_fixed(self, ode_fn, times, y, recorder, jumps):
-        steps = self.fixed_steps(times)
-        states, record, _ = replay(
-            self, ode_fn, times, steps, y, recorder, jumps
-        )
-        is_finite = clocks.are_finite(states, times.shape.rank)
-        return solution.Solution(
-            states=solution.nan_unless(is_finite, states),
-            diagnostics=self._fixed_diagnostics(
-                times, steps, is_finite[-1], jumps
-            ),
-            internal=solution.InternalState(times[-1], times[-1] - times[-2]),
-            steps=steps,
-            record=record,
-        )
-
-    def _fixed_diagnostics(self, times, steps, is_finite, jumps):
-        """Returns the `Diagnostics` of fixed steps.
-
-        Args:
-            times: Float64 `(T,)` or `(T, batch)`.
-            steps: `FixedSteps`.
-            is_finite: Boolean per clock, whether the last state is finite.
-            jumps: As in `integrate`.
-        """
-        ones = tf.ones_like(times[0], tf.int32)
-        num_steps = tf.minimum(steps.num_steps, self.max_num_steps)
-        num_evaluations = num_steps * self.evaluations_per_step()
-        if self.tableau.fsal:
-            num_evaluations += pieces.num_restarts(times, jumps)
-        status = tf.where(is_finite, failures.SUCCESS, failures.NON_FINITE)
-        status = tf.where(
-            steps.num_steps > self.max_num_steps,
-            failures.MAX_NUM_STEPS,
-            status,
-        )
-        return solution.Diagnostics(
-            num_ode_fn_evaluations=ones
-            * (num_evaluations + int(self.tableau.fsal)),
-            num_accepted_steps=ones * num_steps,
-            num_rejected_steps=0 * ones,
-            status=ones * status,
+    def step(self, ode_fn, interval, t, dt, y, f):
+        """Takes one step; see `OneStepSolver.step`."""
+        return step.runge_kutta_step(
+            self.tableau, ode_fn, interval, t, dt, y, f
         )

@@ -4,6 +4,7 @@ import typing
 
 import tensorflow as tf
 
+from keras_node.dynamics import jacobian
 from keras_node.solvers import clocks
 
 
@@ -12,6 +13,14 @@ class Interval(typing.NamedTuple):
 
     low: tf.Tensor
     high: tf.Tensor
+
+
+def linearize_of(ode_fn, t, leaves):
+    """Returns dynamics linearized, by their own function if they have one."""
+    own = getattr(ode_fn, "linearize", None)
+    if own is not None:
+        return own(t, leaves)
+    return jacobian.linearize(ode_fn, t, leaves)
 
 
 class Evaluator:
@@ -26,6 +35,10 @@ class Evaluator:
 
     def __call__(self, t, leaves):
         return self._ode_fn(t, leaves)
+
+    def linearize(self, t, leaves):
+        """Returns the dynamics linearized; see `jacobian.linearize`."""
+        return linearize_of(self._ode_fn, t, leaves)
 
     def behind_jumps(self, lands, t, y, f):
         """Returns the derivative, taken anew in the clocks at a jump.

@@ -74,8 +74,9 @@ def step_size_factor(ratio, previous_ratio, solver):
         previous_ratio: The same for the last accepted step.
         solver: Has the safety factor, the limits and the order.
     """
-    beta = _PREVIOUS / solver.tableau.order
-    alpha = 1.0 / solver.tableau.order - 0.75 * beta
+    order = solver.tableau.control_order
+    beta = _PREVIOUS / order
+    alpha = 1.0 / order - 0.75 * beta
     finite = tf.math.is_finite(ratio)
     safe = tf.maximum(tf.where(finite, ratio, 1.0), 1e-10)
     previous = tf.maximum(previous_ratio, 1e-4)

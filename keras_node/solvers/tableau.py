@@ -67,6 +67,11 @@ class ButcherTableau:
         _check_dense_output(self)
 
     @property
+    def control_order(self):
+        """The power of the step size in the error estimate."""
+        return self.order
+
+    @property
     def num_stages(self):
         """Number of main stages, those that make up a step."""
         return len(self.b)

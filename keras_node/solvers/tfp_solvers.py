@@ -23,6 +23,7 @@ class TfpSolver(tfp.math.ode.Solver):
 
     can_replay = False
     is_stiff = False
+    needs_jacobian = False
 
     def integrate(self, ode_fn, times, y, **unused):
         """Solves for flat state, as `Solver.integrate`; step counts are -1.

@@ -1,0 +1,168 @@
+"""Jacobians of dynamics, for methods whose steps solve linear systems."""
+
+import typing
+
+import tensorflow as tf
+
+
+class Linear(typing.NamedTuple):
+    """Dynamics linearized at a time and a state, as vectors.
+
+    Attributes:
+        slope: `(batch, d)`, the derivative; `(d,)` for one system.
+        jacobian: `(batch, d, d)` or `(d, d)`, its derivative by the state.
+        by_time: As the slope, its derivative by time; 0 where the dynamics
+            do not depend on it.
+    """
+
+    slope: tf.Tensor
+    jacobian: tf.Tensor
+    by_time: tf.Tensor
+
+
+class Vectors:
+    """The state as vectors: of each sample, or of one system.
+
+    A state whose leaves all have a batch axis and others, or that has a clock
+    for each sample, is a batch of systems that do not interact. Any other, such
+    as one of shape `(3,)` with one clock, is one system.
+
+    Args:
+        t: Time per clock, or its spec.
+        leaves: List of leaves, or their specs.
+    """
+
+    def __init__(self, t, leaves):
+        has_axes = all(leaf.shape.rank >= 2 for leaf in leaves)
+        self.is_batched = t.shape.rank == 1 or has_axes
+        self._shapes = [leaf.shape[int(self.is_batched) :] for leaf in leaves]
+        self._dtypes = [leaf.dtype for leaf in leaves]
+        self.dtype = max(self._dtypes, key=lambda dtype: dtype.size)
+        self._sizes = [shape.num_elements() for shape in self._shapes]
+        if None in self._sizes:
+            raise ValueError(
+                "A solver for stiff dynamics must know the size of the state: "
+                "only the batch may be unknown. Received: state of shapes "
+                f"{[leaf.shape for leaf in leaves]}"
+            )
+
+    @property
+    def _batch(self):
+        return [-1] if self.is_batched else []
+
+    def pack(self, leaves):
+        """Returns leaves as vectors, `(batch, d)` or `(d,)`."""
+        pairs = zip(leaves, self._sizes, strict=True)
+        return tf.concat(
+            [
+                tf.reshape(tf.cast(leaf, self.dtype), [*self._batch, size])
+                for leaf, size in pairs
+            ],
+            axis=-1,
+        )
+
+    def unpack(self, vectors):
+        """Undoes `pack`."""
+        parts = tf.split(vectors, self._sizes, axis=-1)
+        return [
+            tf.cast(tf.reshape(part, [*self._batch, *shape]), dtype)
+            for part, shape, dtype in zip(
+                parts, self._shapes, self._dtypes, strict=True
+            )
+        ]
+
+
+def linearize(ode_fn, t, leaves, uses_time=True):
+    """Returns dynamics as a `Linear`, with reverse-mode products in one batch.
+
+    Args:
+        ode_fn: Callable `(t, leaves) -> leaves`.
+        t: Float tensor per clock.
+        leaves: List of leaves.
+        uses_time: Whether the dynamics depend on time.
+    """
+    vectors = Vectors(t, leaves)
+    y = vectors.pack(leaves)
+    zero = tf.UnconnectedGradients.ZERO
+    with tf.GradientTape(
+        persistent=True, watch_accessed_variables=False
+    ) as tape:
+        tape.watch(y)
+        slope = vectors.pack(ode_fn(t, vectors.unpack(y)))
+    make = tape.batch_jacobian if vectors.is_batched else tape.jacobian
+    jacobian = make(slope, y, unconnected_gradients=zero)
+    by_time = tf.zeros_like(slope)
+    if uses_time:
+        by_time = _by_time(ode_fn, vectors, t, y)
+    return Linear(slope, jacobian, by_time)
+
+
+def _by_time(ode_fn, vectors, t, y):
+    """Returns the derivative by time, from the product with any cotangent.
+
+    `v . df/dt` is linear in `v`, and its derivative by `v` is `df/dt`: also
+    where one time stands for all samples.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as outer:
+        v = tf.zeros_like(y)
+        outer.watch(v)
+        with tf.GradientTape(watch_accessed_variables=False) as inner:
+            inner.watch(t)
+            slope = vectors.pack(ode_fn(t, vectors.unpack(y)))
+        product = inner.gradient(
+            slope,
+            t,
+            output_gradients=v,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+    return outer.gradient(
+        product, v, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+
+
+class TracedLinearization:
+    """`linearize` of a traced field, as one concrete function.
+
+    Traced before the solve, which hides its operations from all tapes.
+
+    Args:
+        field: `TracedField`.
+    """
+
+    def __init__(self, field):
+        t, *others = [
+            tf.TensorSpec(x.shape, x.dtype)
+            for x in field.function.graph.inputs[: 1 + field.num_leaves]
+        ]
+        self._is_handle = [
+            c.dtype in (tf.resource, tf.variant) for c in field.captures
+        ]
+        handles = field.captures
+        specs = [tf.TensorSpec(c.shape, c.dtype) for c in self._values(handles)]
+
+        def call(t, leaves, values):
+            values = iter(values)
+            captures = [
+                handle if is_handle else next(values)
+                for handle, is_handle in zip(
+                    handles, self._is_handle, strict=True
+                )
+            ]
+            return linearize(
+                lambda t, y: field.called_with(captures, t, y),
+                t,
+                leaves,
+                field.uses_time,
+            )
+
+        self._function = tf.function(
+            call, autograph=False
+        ).get_concrete_function(t, others, specs)
+
+    def _values(self, captures):
+        pairs = zip(captures, self._is_handle, strict=True)
+        return [capture for capture, is_handle in pairs if not is_handle]
+
+    def __call__(self, captures, t, leaves):
+        """Returns the `Linear` for values of the captures."""
+        return self._function(t, leaves, self._values(captures))
