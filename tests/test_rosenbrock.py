@@ -271,6 +271,18 @@ def test_it_compiles_with_its_gradient(method):
         np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
+def test_python_may_run_at_each_evaluation():
+    solver = Rosenbrock23(rtol=1e-2, atol=1e-2)
+    expected = _gradients(solver, "checkpoint", *POINT)
+    tf.config.run_functions_eagerly(True)
+    try:
+        actual = _gradients(solver, "checkpoint", *POINT)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
 def test_each_sample_equals_itself_alone():
     solver = Rodas5P(per_sample_steps=True)
     y0, times, _ = POINT

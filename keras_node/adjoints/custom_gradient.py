@@ -20,11 +20,13 @@ def solve_unrecorded(problem, recorder=None):
     """
     times, *jumps = [tf.stop_gradient(moment) for moment in problem.moments]
     y = [tf.stop_gradient(leaf) for leaf in problem.y]
-    if problem.solver.needs_jacobian:
-        _ = problem.field.linearization  # Traced before.
-    hidden = tf_internals.stop_recording()
     if isinstance(problem.field, PythonField):
         hidden = contextlib.nullcontext()
+    else:
+        hidden = tf_internals.stop_recording()
+        if problem.solver.needs_jacobian:
+            # Its own tapes would be stopped.
+            _ = problem.field.linearization
     with hidden:
         result = problem.solver.integrate(
             problem.field,

@@ -18,11 +18,10 @@ from keras_node.solvers import (
 from keras_node.solvers.first_step_size import first_step
 from keras_node.solvers.pieces import Piece, Pieces
 
-# A step below this fraction of the time no longer moves the clock. Near 0 that
-# is some fraction of the largest time: dynamics may be fast at first, and slow
+# A step below this fraction of the time no longer moves the clock. Near 0 it is
+# that of the time requested first: dynamics that are fast at first may slow down
 # over eleven orders of magnitude (Robertson's).
 _RESOLUTION = 1e-15
-_NEAR_ZERO = 1e-12
 
 # A step with less than this fraction of the error allowed is at rest.
 _NO_ERROR = 1e-3
@@ -95,7 +94,7 @@ class AdaptiveLoop:
         self._jumps = jumps
         self._end = times[-1]
         self._direction = tf.sign(times[-1] - times[0])
-        self._largest_time = tf.maximum(tf.abs(times[0]), tf.abs(times[-1]))
+        self._first_time = tf.maximum(tf.abs(times[0]), tf.abs(times[1]))
         self._has_rows = dense_output.has_rows_within(times)
         self._dense = None
         if keeps_dense:
@@ -272,9 +271,7 @@ class AdaptiveLoop:
         h = tf.where(trial.accepted & trial.lands, tf.maximum(h, carry.h), h)
         h = tf.where(trial.ratio < _NO_ERROR, tf.minimum(h, longest), h)
         h = tf.where(trial.active, h, carry.h)
-        resolution = _RESOLUTION * tf.maximum(
-            tf.abs(carry.t), _NEAR_ZERO * self._largest_time
-        )
+        resolution = _RESOLUTION * tf.maximum(tf.abs(carry.t), self._first_time)
         is_stuck = trial.active & ~trial.accepted & (h <= resolution)
         reason = tf.where(
             tf.math.is_finite(trial.ratio),
