@@ -19,8 +19,8 @@ from keras_node.solvers.first_step_size import first_step
 from keras_node.solvers.pieces import Piece, Pieces
 
 # A step below this fraction of the time no longer moves the clock. Near 0 it is
-# that of the time requested first: dynamics that are fast at first may slow down
-# over eleven orders of magnitude (Robertson's).
+# that of the time requested first: dynamics that are fast at first may become
+# slower by eleven orders of magnitude (Robertson's).
 _RESOLUTION = 1e-15
 
 # A step with less than this fraction of the error allowed is at rest.
