@@ -141,6 +141,16 @@ def test_long_horizons_are_trained_in_three_ways(tmp_path, capsys):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_stiff_rates_are_compared_and_learnt(tmp_path, capsys):
+    path = tmp_path / "plot.png"
+    rows, _ = load_example("robertson").main(["--smoke", "--output", str(path)])
+    assert "learnt" in capsys.readouterr().out
+    evaluations, _, error, gradient_error = rows["rodas5p"]
+    assert evaluations < 300
+    assert max(error, gradient_error) < 1e-4
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_spirals_turn_both_ways_and_hide_what_they_should():
     spirals = load_example("latent_spirals")
     curves = spirals.make_spirals(40, seed=0)
