@@ -138,6 +138,40 @@ def test_outside_the_solve_and_behind_a_failure_it_is_nan():
     assert np.isnan(y[1])
 
 
+def test_the_last_time_is_inside_though_steps_sum_to_less():
+    # -1 + 1.2 is 0.19999999999999996.
+    results = keras_node.odeint(
+        lambda t, y: 0.0 * y, tf.ones([1]), (-1.0, 0.2), dense=True
+    )
+    np.testing.assert_array_equal(results.interpolate([-1.0, 0.2]), [[1], [1]])
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "direct"])
+def test_a_solve_that_fails_at_once_is_nan(adjoint):
+    results = keras_node.odeint(
+        lambda t, y: np.nan * y,
+        tf.ones([1]),
+        (0.0, 1.0),
+        keras_node.solvers.Tsit5(on_failure="nan"),
+        adjoint,
+        dense=True,
+    )
+    y = results.interpolate([0.0, 0.5, 1.0])
+    np.testing.assert_array_equal(np.isnan(y[:, 0]), [False, True, True])
+
+
+def test_a_time_outside_does_not_spoil_the_gradients_of_others():
+    y0 = tf.constant(Y0)
+    for _ in range(2):  # The second solve is by a graph of its own.
+        with tf.GradientTape() as tape:
+            tape.watch(y0)
+            y = _solve(y0=y0).interpolate([1.0, 3.0])
+            y = tf.where(tf.math.is_nan(y), tf.zeros_like(y), y)
+        gradient = tape.gradient(y, y0)
+        expected = _exact(np.array([1.0]))[0] / Y0
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
 def test_no_polynomial_spans_a_jump():
     def f(t, y):
         return tf.where(t < 0.5, tf.zeros_like(y), 1.0)

@@ -129,6 +129,13 @@ def test_an_online_path_does_not_look_ahead(kind):
         )
 
 
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_two_observations_are_enough(kind):
+    path = _make(kind, [0.0, 1.0], np.array([[[1.0], [3.0]]]))
+    expected = 1.0 if kind == "rectilinear" else 2.0
+    np.testing.assert_allclose(path(0.5), [[expected]])
+
+
 def test_a_channel_that_is_never_observed_is_zero():
     values = _values(batch=1)
     values[..., 1] = np.nan

@@ -148,6 +148,58 @@ def test_no_evaluation_is_at_a_jump_or_across_it(times, solver, dtype):
     assert 0 < is_behind.sum() < len(evaluated)
 
 
+@pytest.mark.parametrize("solver", ["tsit5", "fixed_tsit5"])
+@pytest.mark.parametrize("times", [(-1.0, 1.0), (0.0, 1.0), (1.0, 0.0)])
+def test_a_jump_may_be_at_zero(times, solver):
+    # The neighbour of 0 is a number that a thread may flush to 0.
+    def f(t, y):
+        return tf.where(t <= 0.0, tf.zeros_like(y), tf.ones_like(y))
+
+    def g(t, y):
+        return tf.where(t < 0.0, tf.zeros_like(y), tf.ones_like(y))
+
+    expected = max(times[1], 0.0) - max(times[0], 0.0)
+    for dynamics in (f, g):
+        solve = tf.function(
+            lambda dynamics=dynamics: keras_node.odeint(
+                dynamics,
+                tf.zeros([1]),
+                times,
+                SOLVERS[solver],
+                jump_times=[0.0],
+            ).states[-1],
+            autograph=False,
+        )
+        np.testing.assert_allclose(solve(), [expected], rtol=1e-6)
+
+
+def test_fixed_steps_land_on_jumps_at_large_times():
+    # The steps to the jump miss it by 1e-10, 1e-8 of a step.
+    def f(t, y):
+        return tf.where(t < 1e6 + 0.5, tf.zeros_like(y), 1.0)
+
+    end = keras_node.odeint(
+        f,
+        tf.zeros([1], tf.float64),
+        (1e6, 1e6 + 1.0),
+        keras_node.solvers.Tsit5(step_size=0.007),
+        jump_times=[1e6 + 0.5],
+    ).states[-1]
+    np.testing.assert_allclose(end, [0.5], rtol=1e-8)
+
+
+def test_jumps_may_be_a_list_of_tensors():
+    jump = tf.constant(0.37, tf.float64)
+    *_, first = _solve_and_differentiate(
+        jump, lambda jump: jump[None], (0.0, 1.0), "tsit5", "checkpoint"
+    )
+    _, jump_bar, second = _solve_and_differentiate(
+        jump, lambda jump: [jump, 2.0], (0.0, 1.0), "tsit5", "checkpoint"
+    )
+    assert jump_bar is not None
+    np.testing.assert_allclose(first, second, rtol=1e-9)
+
+
 def test_a_jump_is_found_by_no_rejected_step():
     jump = tf.constant(0.37, tf.float64)
 

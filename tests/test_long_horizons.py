@@ -42,6 +42,17 @@ def test_segments_begin_at_the_data_and_the_penalty_is_their_gap():
     np.testing.assert_allclose(penalty, gap**2)
 
 
+def test_no_two_segments_are_the_same():
+    times, states = np.arange(11.0), np.arange(11.0)[None, :, None]
+    predictions, penalty = keras_node.multiple_shooting(
+        lambda t, y: 0.0 * y, states, times, 8
+    )
+    # They start at 0 to 6, and at 8.
+    expected = [0, 1, 2, 3, 4, 5, 6, 6, 8, 8, 8]
+    np.testing.assert_array_equal(predictions[0, :, 0], expected)
+    np.testing.assert_allclose(penalty, (6 * 1.0 + 4.0) / 7)
+
+
 def test_initial_states_may_be_variables():
     initial = tf.Variable(np.ones((2, 3, 1)))
     with tf.GradientTape() as tape:
@@ -140,6 +151,12 @@ def test_the_horizon_grows_in_training_and_is_full_in_validation():
     assert history["horizon"] == [2, 3, 4, 5, 5]
     np.testing.assert_allclose(history["loss"], [0.0, 0.0, 0.0, 5.0, 5.0])
     np.testing.assert_allclose(history["val_loss"], [5.0] * 5)
+
+
+def test_predictions_without_an_axis_of_features_are_refused():
+    loss = keras_node.callbacks.GrowHorizon(5, 2, 1).loss("mse")
+    with pytest.raises(ValueError, match="at least three axes"):
+        loss(tf.ones([3, 5]), tf.ones([3, 5]))
 
 
 @pytest.mark.parametrize("arguments", [(5, 6, 1), (0, 1, 1), (5, 2, 1.5)])

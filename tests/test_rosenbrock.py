@@ -355,6 +355,20 @@ def test_a_layer_with_a_stiff_solver_is_trained_and_saved(tmp_path):
     np.testing.assert_allclose(loaded(x), model(x), rtol=1e-6)
 
 
+def test_a_batch_of_unknown_size_may_have_integrals():
+    # The integral of a regularizer has no axis but the batch.
+    layer = keras_node.ODELayer(
+        keras.layers.Dense(2, "tanh"),
+        solver="rosenbrock23",
+        regularizers=["kinetic_energy"],
+    )
+    model = keras.Sequential([keras.Input((2,)), layer])
+    model.compile("sgd", "mse")
+    x = np.ones((5, 2), "float32")
+    history = model.fit(x, x, batch_size=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
 def test_backsolve_is_refused():
     with pytest.raises(ValueError, match="no Jacobian is taken"):
         keras_node.odeint(_smooth, POINT[0], (0.0, 1.0), "rodas5p", "backsolve")

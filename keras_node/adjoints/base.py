@@ -138,7 +138,7 @@ def require_own_solver(solver, name):
     if not solver.can_replay:
         raise ValueError(
             f'adjoint="{name}" must take the steps of a solver again, which '
-            "only the Runge-Kutta solvers of keras_node allow. Use one of "
+            "only the one-step solvers of keras_node allow. Use one of "
             'them, or adjoint="backsolve". '
             f"Received: solver={type(solver).__name__}"
         )

@@ -39,7 +39,10 @@ def solve_unrecorded(problem, recorder=None):
         )
     # `tf.function` builds the gradient of all that it returns.
     internal = [tf.stop_gradient(x) for x in result.internal]
-    return result._replace(internal=solution.InternalState(*internal))
+    result = result._replace(internal=solution.InternalState(*internal))
+    if result.dense is not None:
+        result = result._replace(dense=result.dense.frozen())
+    return result
 
 
 def custom_gradient_solve(problem, make_recorder, backward, name):

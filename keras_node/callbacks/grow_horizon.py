@@ -93,9 +93,11 @@ class GrowHorizon(keras.callbacks.Callback):
         def within_horizon(y_true, y_pred):
             y_pred = tf.convert_to_tensor(y_pred)
             y_true = tf.cast(y_true, y_pred.dtype)
-            if y_pred.shape[1] not in (None, self.num_times):
+            fits = y_pred.shape.rank >= 3
+            if not fits or y_pred.shape[1] not in (None, self.num_times):
                 raise ValueError(
-                    "Predictions must have the shape (batch, num_times, ...). "
+                    "Predictions must have the shape (batch, num_times, ...), "
+                    "with at least three axes. "
                     f"Received: num_times={self.num_times}, predictions of "
                     f"shape {y_pred.shape}"
                 )

@@ -23,9 +23,10 @@ class Linear(typing.NamedTuple):
 class Vectors:
     """The state as vectors: of each sample, or of one system.
 
-    A state whose leaves all have a batch axis and others, or that has a clock
-    for each sample, is a batch of systems that do not interact. Any other, such
-    as one of shape `(3,)` with one clock, is one system.
+    A state with a clock for each sample, or with a leaf that has a batch axis
+    and others, is a batch of systems that do not interact: each leaf then has
+    the batch as its first axis. Any other, such as one of shape `(3,)` with one
+    clock, is one system.
 
     Args:
         t: Time per clock, or its spec.
@@ -33,7 +34,8 @@ class Vectors:
     """
 
     def __init__(self, t, leaves):
-        has_axes = all(leaf.shape.rank >= 2 for leaf in leaves)
+        ranks = [leaf.shape.rank for leaf in leaves]
+        has_axes = max(ranks) >= 2 and min(ranks) >= 1
         self.is_batched = t.shape.rank == 1 or has_axes
         self._shapes = [leaf.shape[int(self.is_batched) :] for leaf in leaves]
         self._dtypes = [leaf.dtype for leaf in leaves]

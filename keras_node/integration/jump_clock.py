@@ -3,8 +3,17 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_node.common.state import as_float64
 from keras_node.solvers import pieces
 from keras_node.solvers.base import Solver
+
+
+def are_tensor(jump_times):
+    """Whether jumps may need a gradient: they are a tensor, or hold one."""
+    return any(
+        tf.is_tensor(x) or isinstance(x, tf.Variable)
+        for x in tf.nest.flatten(jump_times)
+    )
 
 
 def as_static_jumps(jump_times):
@@ -37,14 +46,18 @@ def as_jumps(jump_times, times, solver, leaves):
         ValueError: If the jumps do not fit the solve.
     """
     _check_support(solver, leaves)
-    if not (tf.is_tensor(jump_times) or isinstance(jump_times, tf.Variable)):
+    if not are_tensor(jump_times):
         jump_times = _as_array(jump_times)
+    elif isinstance(jump_times, (list, tuple)):
+        jump_times = tf.stack(tf.nest.map_structure(as_float64, jump_times))
     jump_times = tf.cast(jump_times, tf.float64)
-    batch = leaves[0].shape[:1] if leaves[0].shape.rank else None
     if jump_times.shape.rank not in (1, 2):
         _raise_shape(jump_times)
     if jump_times.shape.rank == 2:
-        if batch is None or not batch.is_compatible_with(jump_times.shape[:1]):
+        batches = [leaf.shape[:1] for leaf in leaves if leaf.shape.rank]
+        rows = jump_times.shape[:1]
+        is_batch = len(batches) == len(leaves)
+        if not is_batch or not all(map(rows.is_compatible_with, batches)):
             _raise_shape(jump_times, leaves)
         jump_times = tf.transpose(jump_times)
         if times.shape.rank == 1:
@@ -79,7 +92,9 @@ def _check_support(solver, leaves):
 
 
 def _raise_shape(jump_times, leaves=None):
-    state = "" if leaves is None else f", state of shape {leaves[0].shape}"
+    state = ""
+    if leaves is not None:
+        state = f", state of shapes {[leaf.shape for leaf in leaves]}"
     raise ValueError(
         "`jump_times` must be floats of shape (J,), or (batch, J) with the "
         "batch of the state, padded with NaN. Received: jump_times of shape "

@@ -149,8 +149,7 @@ def solve(
         _require_dense(solver, adjoint)
     jumps = rows = None
     if jump_times is not None:
-        times_vary |= tf.is_tensor(jump_times)
-        times_vary |= isinstance(jump_times, tf.Variable)
+        times_vary |= jump_clock.are_tensor(jump_times)
         times, jumps = jump_clock.as_jumps(jump_times, times, solver, leaves)
     requested = times
     if jumps is not None and _needs_rows(solver, adjoint):
@@ -185,7 +184,9 @@ def solve(
         states=tf.nest.pack_sequence_as(initial_state, states),
         diagnostics=result.diagnostics,
         solver_internal_state=result.internal,
-        dense=result.dense.moving_with(times, jumps) if dense else None,
+        dense=result.dense.moving_with(times, jumps, result.internal.t)
+        if dense
+        else None,
     )
 
 

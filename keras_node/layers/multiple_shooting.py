@@ -30,7 +30,7 @@ def multiple_shooting(
 
     Segments are samples of one batch: a long trajectory in ten segments takes
     the steps of one of them. All have the same number of times; if they cannot
-    divide the trajectory evenly, the last two overlap.
+    divide the trajectory evenly, some overlap.
 
     Args:
         layer_or_dynamics: `ODELayer` with `return_sequences=True`; or dynamics
@@ -93,9 +93,7 @@ def multiple_shooting(
 def _segments(num_times, num_segments):
     """Returns the first row of each segment, and all of their rows."""
     length = -(-(num_times - 1) // num_segments)
-    starts = np.minimum(
-        length * np.arange(num_segments), num_times - 1 - length
-    )
+    starts = np.linspace(0, num_times - 1 - length, num_segments).astype(int)
     return starts, starts[:, None] + np.arange(length + 1)
 
 

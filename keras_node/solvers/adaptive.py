@@ -10,7 +10,6 @@ from keras_node.solvers import (
     dense_output,
     dense_solution,
     failures,
-    pieces,
     solution,
     step,
     step_size_control,
@@ -94,7 +93,9 @@ class AdaptiveLoop:
         self._jumps = jumps
         self._end = times[-1]
         self._direction = tf.sign(times[-1] - times[0])
-        self._first_time = tf.maximum(tf.abs(times[0]), tf.abs(times[1]))
+        sizes = tf.abs(times)
+        sizes = tf.where(sizes > 0.0, sizes, sizes[-1])
+        self._first_time = tf.reduce_min(sizes, axis=0)
         self._has_rows = dense_output.has_rows_within(times)
         self._dense = None
         if keeps_dense:
@@ -220,7 +221,7 @@ class AdaptiveLoop:
         active = tf.constant(True) if has_one_clock else self._is_active(carry)
         piece = self._pieces.at(carry.t)
         remaining = piece.end - carry.t
-        lands = pieces.reaches(carry.h, remaining)
+        lands = self._pieces.reaches_end(carry.h, carry.t, piece)
         dt = tf.where(lands, remaining, self._direction * carry.h)
         dt = tf.where(active, dt, 0.0)
         ode_fn = self._evaluator()

@@ -2,12 +2,11 @@
 
 import typing
 
-import numpy as np
 import tensorflow as tf
 
 from keras_node.common import tf_internals
 from keras_node.common.arrays import array_of
-from keras_node.solvers import clocks, step_sequence
+from keras_node.solvers import clocks, solution, step_sequence
 
 
 class DenseSolution(typing.NamedTuple):
@@ -47,11 +46,21 @@ class DenseSolution(typing.NamedTuple):
         dt = tf.where(is_filled, dt, tf.zeros_like(dt))
         return cls(t, dt, end, coefficients)
 
-    def moving_with(self, times, jumps):
-        """Returns the same steps, differentiable in the times of the solve."""
+    def frozen(self):
+        """Returns the same steps, cut off from the solve that chose them."""
         t, dt, end = map(tf.stop_gradient, [self.t, self.dt, self.end])
-        t, dt = step_sequence.moved(t, dt, times, jumps)
         return self._replace(t=t, dt=dt, end=end)
+
+    def moving_with(self, times, jumps, end):
+        """Returns the same steps, differentiable in the times of the solve.
+
+        Args:
+            times, jumps: As in `Pieces`.
+            end: Float64 per clock, the time that the clock shows at the end:
+                that of a sum may differ in the last digit.
+        """
+        t, dt = step_sequence.moved(self.t, self.dt, times, jumps)
+        return self._replace(t=t, dt=dt, end=tf.stop_gradient(end))
 
     def at(self, times):
         """Returns the leaves at times, NaN outside the solve.
@@ -64,9 +73,12 @@ class DenseSolution(typing.NamedTuple):
         n, is_inside = self._find(times)
         t, dt = [self._read(x, n) for x in (self.t, self.dt)]
         theta = tf.math.divide_no_nan(times - t, dt)
-        outside = tf.where(is_inside, np.float64(0.0), np.float64(np.nan))
-        theta += outside
-        return [self._polynomial(leaf, n, theta) for leaf in self.coefficients]
+        # NaN in it would be in all gradients, too.
+        theta = tf.where(is_inside, theta, tf.zeros_like(theta))
+        return solution.nan_unless(
+            is_inside,
+            [self._polynomial(leaf, n, theta) for leaf in self.coefficients],
+        )
 
     def _find(self, times):
         """Returns the step of each time, and whether the solve reached it."""
@@ -77,6 +89,8 @@ class DenseSolution(typing.NamedTuple):
         has_begun = direction * (t[:, None] - queries) <= 0.0
         n = tf.reduce_sum(tf.cast(has_begun, tf.int32), axis=0) - 1
         is_inside = (n >= 0) & (direction * (queries - self.end) <= 0.0)
+        # A clock that has not moved has no direction.
+        is_inside &= tf.not_equal(direction, 0.0) | tf.equal(queries, self.end)
         return tf.maximum(n, 0), is_inside
 
     def _read(self, values, n):

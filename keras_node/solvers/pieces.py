@@ -15,6 +15,8 @@ from keras_node.solvers.step import Interval
 
 # A step that would leave less than this share of itself goes to the end.
 _SLIVER = 1e-9
+# The rounding of the clock, as a share of the time.
+_ROUNDING = 1e-15
 
 
 class Piece(typing.NamedTuple):
@@ -98,9 +100,23 @@ class Pieces:
         """Returns in which clocks a recorded step ended at a jump."""
         piece = self.at(t)
         has_moved = tf.not_equal(dt, 0.0)
-        return (
-            has_moved & reaches(tf.abs(dt), piece.end - t) & piece.ends_at_jump
-        )
+        lands = self.reaches_end(tf.abs(dt), t, piece)
+        return has_moved & lands & piece.ends_at_jump
+
+    def reaches_end(self, size, t, piece):
+        """Returns whether a step would leave nothing of a piece but a sliver.
+
+        Args:
+            size: Float64 per clock, not negative.
+            t: Float64 per clock, where it starts.
+            piece: `Piece`.
+        """
+        remaining = tf.abs(piece.end - t) * (1 - _SLIVER)
+        if self.has_jumps:
+            # Equal steps to a jump may miss it by rounding.
+            largest = tf.maximum(tf.abs(t), tf.abs(piece.end))
+            remaining -= _ROUNDING * largest
+        return size >= remaining
 
     def restart(self, tableau, evaluator, t, dt, y, f):
         """Returns the derivative after a recorded step, differentiably.
@@ -130,11 +146,6 @@ class Pieces:
         """Returns a bound; at a jump the next time that is not on it."""
         neighbour = _next_after(tf.cast(bound, self._dtype), direction)
         return tf.where(is_jump, tf.cast(neighbour, tf.float64), bound)
-
-
-def reaches(size, remaining):
-    """Returns whether a step of some size would leave nothing but a sliver."""
-    return size >= tf.abs(remaining) * (1 - _SLIVER)
 
 
 def ends(t, times, jumps):
@@ -174,7 +185,7 @@ def num_restarts(times, jumps):
 
 def _like(value, x):
     """Returns a value with the gradient of `x`."""
-    return x + tf.stop_gradient(value - x)
+    return tf.stop_gradient(value) + (x - tf.stop_gradient(x))
 
 
 def _count_passed(t, jumps, direction):
@@ -186,8 +197,14 @@ def _count_passed(t, jumps, direction):
 
 
 def _next_after(t, direction):
-    """Returns the next number of the dtype in the direction."""
-    return tf.math.nextafter(t, tf.cast(direction, t.dtype) * t.dtype.max)
+    """Returns the next number of the dtype in the direction.
+
+    That of 0 is the smallest normal one: others may be flushed to 0.
+    """
+    direction = tf.cast(direction, t.dtype)
+    found = tf.math.nextafter(t, direction * t.dtype.max)
+    tiny = float(np.finfo(t.dtype.as_numpy_dtype).tiny)
+    return tf.where(tf.abs(found) < tiny, direction * tiny, found)
 
 
 def sorted_jumps(jump_times, times):

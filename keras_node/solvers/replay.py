@@ -8,6 +8,7 @@ import typing
 
 import tensorflow as tf
 
+from keras_node.common import tf_internals
 from keras_node.common.arrays import array_of
 from keras_node.solvers import (
     clocks,
@@ -200,9 +201,11 @@ class _DenseWriter:
     def solution(self, y, carry):
         """Returns the `DenseSolution`."""
         last = self._steps.capacity()
+        # One more than the steps, as there may be none.
+        size = last if tf_internals.in_xla() else last + 1
         state, *increments = [
             [
-                array.write(last, leaf).stack()[:-1]
+                array.write(last, leaf).stack()[:size]
                 for array, leaf in zip(group, y, strict=True)
             ]
             for group in carry.outputs

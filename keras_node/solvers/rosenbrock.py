@@ -150,9 +150,9 @@ class Rosenbrock(OneStepSolver):
     solves with it for all stages: no iteration, and so none that diverges. A
     matrix that cannot be inverted rejects the step.
 
-    Samples must not interact. The state is a batch of systems if each of its
-    parts has a batch axis and others, or if each sample has its own clock; a
-    state of shape `(3,)` with one clock is one system of three. The matrix of a
+    Samples must not interact. The state is a batch of systems if a part of it
+    has a batch axis and others, or if each sample has its own clock; a state
+    of shape `(3,)` with one clock is one system of three. The matrix of a
     sample has as many rows as its state has numbers: for small states. Use
     float64: in float32 the systems of stiff dynamics lose their digits.
 

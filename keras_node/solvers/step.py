@@ -64,7 +64,7 @@ def stage_times(c, t, dt, interval, dtype):
     nodes = tf.reshape(tf.constant(c, tf.float64), [-1] + [1] * t.shape.rank)
     times = t + nodes * dt
     clamped = tf.clip_by_value(times, interval.low, interval.high)
-    times += tf.stop_gradient(clamped - times)
+    times = tf.stop_gradient(clamped) + (times - tf.stop_gradient(times))
     return tf.unstack(tf.cast(times, dtype), num=len(c))
 
 
