@@ -78,8 +78,10 @@ def test_the_gradient_to_a_jump_is_that_of_the_closed_form(
     np.testing.assert_allclose(y0_bar, expected / [[1.0], [2.0]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS)
-@pytest.mark.parametrize("solver", ["tsit5", "rk4"])
+@pytest.mark.parametrize(
+    ("solver", "adjoint"),
+    [*(("tsit5", adjoint) for adjoint in ADJOINTS), ("rk4", "checkpoint")],
+)
 def test_each_sample_may_have_jumps_of_its_own(solver, adjoint):
     # The first coincides with a requested time.
     jump = tf.constant([[0.3], [0.62]], tf.float64)
