@@ -140,10 +140,12 @@ class AdaptiveLoop:
             h = ones * as_float64(first_step_size)
             longest = ones * tf.float64.max
         start_is_finite = clocks.are_finite([*y, *f], t.shape.rank)
+        if not self._tableau.fsal:
+            f = []  # Each step evaluates its own.
         carry = _Carry(
             t=t,
             y=y,
-            f=f if self._tableau.fsal else [],
+            f=f,
             h=h,
             ratio=ones,
             status=tf.where(start_is_finite, zeros, failures.NON_FINITE),
@@ -155,11 +157,7 @@ class AdaptiveLoop:
             ),
             dense=self._dense.start(t, y) if self._dense else (),
             record=(
-                self._recorder.start(
-                    t, y, f if self._tableau.fsal else [], ode_fn
-                )
-                if self._recorder
-                else ()
+                self._recorder.start(t, y, f, ode_fn) if self._recorder else ()
             ),
         )
         return carry, longest

@@ -23,7 +23,7 @@ class Piece(typing.NamedTuple):
     """Where a clock is: between two jumps, or an end of the solve and one.
 
     Attributes:
-        start, end: Float64 per clock.
+        end: Float64 per clock.
         interval: `Interval`, from the first to the last time at which the
             dynamics may be evaluated.
         first: Float64 per clock, the earlier of these two in the direction of
@@ -31,7 +31,6 @@ class Piece(typing.NamedTuple):
         ends_at_jump: Boolean per clock, whether the solve goes on after `end`.
     """
 
-    start: tf.Tensor
     end: tf.Tensor
     interval: Interval
     first: tf.Tensor
@@ -58,7 +57,6 @@ class Pieces:
         if not self.has_jumps:
             first, last = self._times[0], self._times[-1]
             self._whole = Piece(
-                start=first,
                 end=last,
                 interval=Interval(
                     tf.minimum(first, last), tf.maximum(first, last)
@@ -78,12 +76,11 @@ class Pieces:
             return self._whole
         t = tf.stop_gradient(t)
         start, end = ends(t, self._times, self._jumps)
-        begins_at_jump = self._passed(t) > 0
+        passed = _count_passed(t, self._jumps, self._direction)
         is_jump = tf.reduce_any(tf.equal(self._jumps, end), axis=0)
-        first = self._inside(start, self._direction, begins_at_jump)
+        first = self._inside(start, self._direction, passed > 0)
         last = self._inside(end, -self._direction, is_jump)
         return Piece(
-            start=start,
             end=end,
             interval=Interval(tf.minimum(first, last), tf.maximum(first, last)),
             first=first,
@@ -138,9 +135,6 @@ class Pieces:
         """Returns the first time of the piece after a recorded step."""
         piece = self.at(t)
         return self.at(tf.where(self.lands_on_jump(t, dt), piece.end, t)).first
-
-    def _passed(self, t):
-        return _count_passed(t, self._jumps, self._direction)
 
     def _inside(self, bound, direction, is_jump):
         """Returns a bound; at a jump the next time that is not on it."""
