@@ -16,6 +16,7 @@ from keras_node import (  # noqa: E402
     solvers,
     trace,
 )
+from keras_node.events import Event  # noqa: E402
 from keras_node.flows.cnf_bijector import CNFBijector  # noqa: E402
 from keras_node.flows.normalizing_flow import NormalizingFlow  # noqa: E402
 from keras_node.integration.solve import odeint  # noqa: E402
@@ -33,6 +34,7 @@ __all__ = [
     "Augment",
     "CNFBijector",
     "ConcatTime",
+    "Event",
     "GroupNormalization",
     "IgnoreTime",
     "LatentODE",

@@ -9,7 +9,14 @@ ROOT = pathlib.Path(__file__).parent.parent / "keras_node"
 RANKS = [
     {"common", "environment", "version"},
     {"dynamics", "saving"},
-    {"interpolation", "likelihoods", "regularizers", "solvers", "trace"},
+    {
+        "events",
+        "interpolation",
+        "likelihoods",
+        "regularizers",
+        "solvers",
+        "trace",
+    },
     {"adjoints", "callbacks"},
     {"integration"},
     {"latent", "layers"},

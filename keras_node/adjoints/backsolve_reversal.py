@@ -76,6 +76,7 @@ class ReverseSolve:
             y=clocks.add(carry.a, [leaf[0] for leaf in self._cotangents]),
             moments=moment_bars,
             sources=self._gradient.all_sources(carry.source_bars),
+            event_sources=[],
             num_evaluations=carry.num_evaluations,
             drift=clocks.largest(carry.drift),
         )

@@ -9,6 +9,7 @@ from keras_node.dynamics.field_gradient import (
     ReevaluatedGradient,
     gradient_of,
 )
+from keras_node.dynamics.traced_events import TracedEvents
 from keras_node.dynamics.traced_field import TracedField
 from keras_node.saving.identifiers import Configurable
 from keras_node.solvers import clocks, dense_output
@@ -32,6 +33,8 @@ class Problem(typing.NamedTuple):
         jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns them;
             `None` for none.
         keeps_dense: Whether to keep the `DenseSolution`.
+        events: `TracedEvents`, to whose sources the gradient flows, too; or
+            `None`. With them there are jumps, and a clock for each sample.
         num_controlled: Number of leaves, from the first, that control the
             error; `None` for all. The others are integrals that feed back
             into nothing, such as those of a regularizer.
@@ -49,6 +52,7 @@ class Problem(typing.NamedTuple):
     on_drift: typing.Callable | None = None
     jumps: tf.Tensor | None = None
     keeps_dense: bool = False
+    events: TracedEvents | None = None
     num_controlled: int | None = None
     is_whole_graph: bool = False
     raises: bool = True
@@ -76,6 +80,11 @@ class Problem(typing.NamedTuple):
         return wants and self.solver.is_adaptive
 
     @property
+    def event_sources(self):
+        """The sources of the events."""
+        return [] if self.events is None else self.events.sources
+
+    @property
     def moments(self):
         """The tensors of time that a gradient may be asked for."""
         return [self.times] if self.jumps is None else [self.times, self.jumps]
@@ -92,9 +101,17 @@ class Problem(typing.NamedTuple):
             return ReevaluatedGradient(field, self.times_vary)
         return gradient_of(field, self.times_vary)
 
-    def pieces(self):
-        """Returns the `Pieces` of the solve."""
-        return Pieces(self.times, self.jumps, self.y[0].dtype)
+    def pieces(self, steps=None):
+        """Returns the `Pieces` of the solve.
+
+        Args:
+            steps: The steps of its `Solution`, which know where events have
+                happened; `None` (default) before it.
+        """
+        jumps = self.jumps
+        if steps is not None:
+            jumps = steps.with_events(jumps)
+        return Pieces(self.times, jumps, self.y[0].dtype)
 
     def norm(self):
         """Returns the norm of the leaves that control the error."""
@@ -114,6 +131,7 @@ class Gradients(typing.NamedTuple):
         y: List of cotangents of the initial state.
         moments: List of cotangents of the problem's `moments`, or `None`.
         sources: List of cotangents of the field's sources.
+        event_sources: List of cotangents of the events' sources.
         num_evaluations: Integer, per clock or one for all, the backward NFE.
         drift: Float scalar, see `BacksolveAdjoint`; `None` for others.
     """
@@ -121,6 +139,7 @@ class Gradients(typing.NamedTuple):
     y: list
     moments: list | None
     sources: list
+    event_sources: list
     num_evaluations: tf.Tensor
     drift: tf.Tensor | None = None
 

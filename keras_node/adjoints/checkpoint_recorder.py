@@ -60,8 +60,10 @@ class CheckpointRecorder(StepRecorder):
         first_part, *others = problem.field.parts
         self.gradient = problem.gradient_of(first_part)
         self.is_dense = problem.is_dense
-        self.keeps_derivatives = problem.times_vary or self.is_dense
-        self._may_fail_in_part = solver.is_adaptive and solver.per_sample_steps
+        needs_states = self.is_dense or problem.events is not None
+        self.keeps_derivatives = problem.times_vary or needs_states
+        has_clocks = problem.times.shape.rank == 2
+        self._may_fail_in_part = solver.is_adaptive and has_clocks
         self.log = None
         if memory_limit and self._can_log():
             self.log = self._make_log(problem, memory_limit)
@@ -179,9 +181,9 @@ class CheckpointRecorder(StepRecorder):
         kept = tf.cond(is_partial, evaluate_again, lambda: kept)
         return kept, tf.where(is_partial, self._evaluations_per_step, 0)
 
-    def steps(self, record, output_steps):
+    def steps(self, record, output_steps, events):
         """Returns the recorded `AdaptiveSteps`."""
-        return super().steps(record.steps, output_steps)
+        return super().steps(record.steps, output_steps, events)
 
     def first_stored(self, record):
         """Returns the number of the step whose state is 0 in the store.

@@ -9,7 +9,13 @@ from keras_node.adjoints.base import Gradients
 from keras_node.adjoints.step_gradient import StepGradient
 from keras_node.adjoints.taken_steps import TakenSteps
 from keras_node.adjoints.taped_step_gradient import TapedStepGradient
-from keras_node.solvers import clocks, dense_output, dense_solution, step
+from keras_node.solvers import (
+    clocks,
+    dense_output,
+    dense_solution,
+    landing,
+    step,
+)
 
 
 class _Carry(typing.NamedTuple):
@@ -21,6 +27,7 @@ class _Carry(typing.NamedTuple):
     row: typing.Any
     moment_bars: list
     source_bars: list
+    event_source_bars: list
     store: bounded_state_store.Store
     num_evaluations: tf.Tensor
 
@@ -31,7 +38,8 @@ class Reversal:
     Args:
         problem: `Problem`.
         result: `Solution`, with the record of `recorder`.
-        cotangents: List of those of `result.states`.
+        cotangents: List of those of `result.states`, of the coefficients of
+            `result.dense`, and of the times of `result.events`.
         recorder: `CheckpointRecorder`.
     """
 
@@ -41,13 +49,14 @@ class Reversal:
         self._tableau = problem.solver.tableau
         self._times = problem.times
         self._moments = problem.moments
-        self._pieces = problem.pieces()
+        self._pieces = problem.pieces(result.steps)
         self._steps = result.steps
         self._status = result.diagnostics.status
         size = len(problem.y)
-        self._cotangents = cotangents[:size]
+        self._cotangents, cotangents = cotangents[:size], cotangents[size:]
+        self._event_bars = cotangents.pop() if problem.events else None
         # Of the coefficients of a `DenseSolution`.
-        self._dense_bars = cotangents[size:]
+        self._dense_bars = cotangents
         self._gradient = recorder.gradient
         if self._gradient.field is not problem.field:
             # The rest of the sources, of which nothing was kept.
@@ -84,12 +93,16 @@ class Reversal:
         y_bar, moment_bars, source_bars, num_evaluations = self._reverse_start(
             carry
         )
-        y_bar = [
-            bar + cotangent[0]
-            for bar, cotangent in zip(y_bar, self._cotangents, strict=True)
-        ]
-        sources = self._gradient.all_sources(source_bars)
-        return Gradients(y_bar, moment_bars, sources, num_evaluations)
+        return Gradients(
+            y=[
+                bar + cotangent[0]
+                for bar, cotangent in zip(y_bar, self._cotangents, strict=True)
+            ],
+            moments=moment_bars,
+            sources=self._gradient.all_sources(source_bars),
+            event_sources=carry.event_source_bars,
+            num_evaluations=num_evaluations,
+        )
 
     def _run_to(self, first, restore, carry):
         """Reverses the steps down to number `first`."""
@@ -106,6 +119,8 @@ class Reversal:
         # The result of a failed solve is NaN, and depends on nothing.
         succeeded = tf.equal(self._status, 0)
         end = [cotangent[-1] for cotangent in self._cotangents]
+        if self._problem.events and self._has_outputs:
+            end = clocks.add(end, self._bars_behind_the_end())
         y_bar = clocks.zero_unless(succeeded, end)
         num_steps = tf.minimum(
             self._steps.num_steps, self._solver.max_num_steps
@@ -120,9 +135,20 @@ class Reversal:
             row=self._last_row(),
             moment_bars=[tf.zeros_like(m) for m in self._moments if vary],
             source_bars=self._gradient.connected_zeros(),
+            event_source_bars=[
+                tf.zeros_like(source) for source in self._problem.event_sources
+            ],
             store=self._taken.store,
             num_evaluations=tf.convert_to_tensor(self._taken.num_repeated),
         )
+
+    def _bars_behind_the_end(self):
+        """Returns the sum of the cotangents of rows behind a terminal event."""
+        is_within = self._steps.output_steps[1:-1] >= 0
+        is_behind = self._steps.events.has_ended & ~is_within
+        rows = [cotangent[1:-1] for cotangent in self._cotangents]
+        rows = clocks.zero_unless(is_behind, rows)
+        return [tf.reduce_sum(row, axis=0) for row in rows]
 
     def _last_row(self):
         """Returns the last requested time before the end that was reached."""
@@ -152,6 +178,14 @@ class Reversal:
         y_bar, f_bar, t1_bar, source_bars = self._reverse_restart(
             carry, taken, y_bar
         )
+        event_source_bars = carry.event_source_bars
+        num_evaluations = taken.num_evaluations
+        if self._problem.events:
+            y_bar, more, event_source_bars, count = self._reverse_events(
+                carry, taken, y_bar
+            )
+            source_bars = clocks.add(source_bars, more)
+            num_evaluations += count
         found = self._step_gradient.pull_back(
             taken, y_bar, f_bar, increment_bars
         )
@@ -167,8 +201,9 @@ class Reversal:
             row=row,
             moment_bars=moment_bars,
             source_bars=clocks.add(source_bars, found.sources),
+            event_source_bars=event_source_bars,
             store=taken.store,
-            num_evaluations=carry.num_evaluations + taken.num_evaluations,
+            num_evaluations=carry.num_evaluations + num_evaluations,
         )
 
     def _dense_bars_of(self, n, dt):
@@ -216,6 +251,53 @@ class Reversal:
             t_bar,
             clocks.add(carry.source_bars, sources),
         )
+
+    def _reverse_events(self, carry, taken, y_bar):
+        """Pulls back the events at the end of a step, see `landing.land`.
+
+        Returns:
+            Cotangents of the state at the end of the step, of the connected
+            sources of the dynamics, to be added, and of those of the events;
+            and the number of evaluations.
+        """
+        reached = self._steps.events.reached(
+            self._pieces, *self._steps.values_at(carry.n, self._times)
+        )
+        time_bar = tf.where(reached.is_row, self._event_bars, 0.0)
+        time_bar = tf.reduce_sum(time_bar, axis=0)
+
+        def pull_back():
+            bars = self._landing_vjp(reached, taken.y1, time_bar, y_bar)
+            leaves, sources, event_sources = bars
+            connected = zip(sources, self._gradient.is_connected, strict=True)
+            return (
+                leaves,
+                [bar for bar, is_connected in connected if is_connected],
+                clocks.add(carry.event_source_bars, event_sources),
+                landing.num_evaluations(self._problem.events),
+            )
+
+        def skip():
+            nothing = [tf.zeros_like(bar) for bar in carry.source_bars]
+            return y_bar, nothing, carry.event_source_bars, 0
+
+        return tf.cond(tf.reduce_any(reached.is_row), pull_back, skip)
+
+    def _landing_vjp(self, reached, y, time_bar, y_bar):
+        """Returns the cotangents of the state, and of the two sources."""
+        y = [tf.identity(leaf) for leaf in y]
+        field, sources = self._problem.field.with_copies()
+        events, event_sources = self._problem.events.with_copies()
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([y, sources, event_sources])
+            landed = landing.land(field, events, reached, y)
+        bars = tape.gradient(
+            [landed.time, *landed.y],
+            [y, sources, event_sources],
+            output_gradients=[time_bar, *y_bar],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return tf.nest.map_structure(tf.convert_to_tensor, bars)
 
     def _pull_back_moments(self, n, bars):
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -24,9 +24,11 @@ def solve_unrecorded(problem, recorder=None):
         hidden = contextlib.nullcontext()
     else:
         hidden = tf_internals.stop_recording()
+        # Their own tapes would be stopped.
         if problem.solver.needs_jacobian:
-            # Its own tapes would be stopped.
             _ = problem.field.linearization
+        if problem.events is not None:
+            problem.events.trace_slopes()
     with hidden:
         result = problem.solver.integrate(
             problem.field,
@@ -36,13 +38,21 @@ def solve_unrecorded(problem, recorder=None):
             norm=problem.norm(),
             jumps=jumps[0] if jumps else None,
             keeps_dense=problem.keeps_dense,
+            **_events_of(problem),
         )
     # `tf.function` builds the gradient of all that it returns.
     internal = [tf.stop_gradient(x) for x in result.internal]
     result = result._replace(internal=solution.InternalState(*internal))
     if result.dense is not None:
         result = result._replace(dense=result.dense.frozen())
+    if result.events is not None:
+        result = result._replace(events=result.events.frozen())
     return result
+
+
+def _events_of(problem):
+    # Solvers of TensorFlow Probability find none.
+    return {} if problem.events is None else {"events": problem.events}
 
 
 def custom_gradient_solve(problem, make_recorder, backward, name):
@@ -54,8 +64,9 @@ def custom_gradient_solve(problem, make_recorder, backward, name):
             backward pass, see `StepRecorder`; or `None`. Not called where no
             gradient can be asked for.
         backward: Callable of `(problem, solution, cotangents)`, the last
-            being those of `solution.states` and of the coefficients of
-            `solution.dense`, that returns `Gradients`.
+            being those of `solution.states`, of the coefficients of
+            `solution.dense`, and of the times of `solution.events`, that
+            returns `Gradients`.
         name: String, the name of the adjoint, for messages.
 
     Returns:
@@ -101,12 +112,26 @@ def custom_gradient_solve(problem, make_recorder, backward, name):
 
         return tuple(_outputs(result)), gradient
 
-    outputs = solve(*problem.moments, *problem.y, *problem.field.sources)
+    outputs = list(solve(*_inputs(problem)))
     result, size = solutions[0], len(problem.y)
+    states, outputs = outputs[:size], outputs[size:]
+    if problem.events is not None:
+        events = result.events._replace(times=outputs.pop())
+        result = result._replace(events=events)
     if problem.keeps_dense:
-        dense = result.dense._replace(coefficients=list(outputs[size:]))
+        dense = result.dense._replace(coefficients=outputs)
         result = result._replace(dense=dense)
-    return result._replace(states=list(outputs[:size]))
+    return result._replace(states=states)
+
+
+def _inputs(problem):
+    """Returns the tensors to which the gradient flows."""
+    return [
+        *problem.moments,
+        *problem.y,
+        *problem.field.sources,
+        *problem.event_sources,
+    ]
 
 
 def _outputs(result):
@@ -114,6 +139,7 @@ def _outputs(result):
     return [
         *result.states,
         *(result.dense.coefficients if result.dense else []),
+        *([result.events.times] if result.events else []),
     ]
 
 
@@ -123,12 +149,14 @@ def _gradients(problem, backward, *args):
     gradients = _differentiable_once(
         problem._replace(field=first), backward, *args
     )
+    before = len(problem.moments) + len(problem.y)
+    end = len(gradients) - len(problem.event_sources)
+    gradients, of_events = gradients[:end], gradients[end:]
     for field in others:
         part = problem.silent()._replace(field=field)
-        gradients += _differentiable_once(part, backward, *args)[
-            len(problem.moments) + len(problem.y) :
-        ]
-    return gradients
+        found = _differentiable_once(part, backward, *args)
+        gradients += found[before : len(found) - len(of_events)]
+    return gradients + of_events
 
 
 def _require_unassigned(problem):
@@ -137,10 +165,13 @@ def _require_unassigned(problem):
     Those whose values are captures may be assigned; those that an inner
     function of the dynamics reads are read again in the backward pass.
     """
-    variables = problem.field.variables
+    fields = [problem.field]
+    if problem.events is not None:
+        fields += problem.events.fields
+    variables = [variable for field in fields for variable in field.variables]
     if not variables or not assertions.can_raise():
         return []
-    values = problem.field.values
+    values = [value for field in fields for value in field.values]
     return [
         assertions.require(
             # NaN does not equal itself.
@@ -172,14 +203,17 @@ def _differentiable_once(problem, backward, result, cotangents, name):
                 f'adjoint="{name}" and a request for a second derivative'
             )
 
-        flat = [*(gradients.moments or []), *gradients.y, *gradients.sources]
+        flat = [
+            *(gradients.moments or []),
+            *gradients.y,
+            *gradients.sources,
+            *gradients.event_sources,
+        ]
         flat = reported(problem.on_backward, gradients.num_evaluations, flat)
         flat = reported(problem.on_drift, gradients.drift, flat)
         return tuple(flat), second
 
-    flat = run(
-        *cotangents, *problem.moments, *problem.y, *problem.field.sources
-    )
+    flat = run(*cotangents, *_inputs(problem))
     unasked = [] if problem.times_vary else [None] * len(problem.moments)
     return [*unasked, *flat]
 

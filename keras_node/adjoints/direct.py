@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_node.adjoints.base import Adjoint, require_own_solver
 from keras_node.adjoints.custom_gradient import reported, solve_unrecorded
 from keras_node.common import tf_internals
-from keras_node.solvers import pieces, solution
+from keras_node.solvers import landing, pieces, solution
 from keras_node.solvers.replay import replay
 from keras_node.solvers.step_sequence import StepRecorder
 
@@ -52,7 +52,7 @@ class DirectAdjoint(Adjoint):
             return self._solve_fixed(problem)
         recorder = StepRecorder(solver.max_num_steps)
         result = solve_unrecorded(problem, recorder)
-        states, _, dense = replay(
+        states, _, dense, event_times = replay(
             solver,
             problem.field,
             problem.times,
@@ -60,12 +60,16 @@ class DirectAdjoint(Adjoint):
             problem.y,
             jumps=problem.jumps,
             keeps_dense=problem.keeps_dense,
+            events=problem.events,
         )
+        events = result.events
+        if events is not None:
+            events = events._replace(times=event_times)
         succeeded = tf.equal(result.diagnostics.status, 0)
         states = _nan_end_unless(succeeded, states)
         counts = result.diagnostics
         num_replayed = counts.num_accepted_steps * _replayed_per_step(problem)
-        num_replayed += 1 + pieces.num_restarts(problem.times, problem.jumps)
+        num_replayed += 1 + _num_behind(problem, result.steps)
         counts = counts._replace(
             num_ode_fn_evaluations=counts.num_ode_fn_evaluations + num_replayed
         )
@@ -73,6 +77,7 @@ class DirectAdjoint(Adjoint):
             states=_report_backward(problem, states, num_replayed),
             diagnostics=counts,
             dense=dense,
+            events=events,
         )
 
     def _solve_fixed(self, problem):
@@ -84,6 +89,17 @@ class DirectAdjoint(Adjoint):
         return result._replace(
             states=_report_backward(problem, result.states, num_evaluations)
         )
+
+
+def _num_behind(problem, steps):
+    """Returns the evaluations behind jumps and events, per clock."""
+    count = pieces.num_restarts(problem.times, problem.jumps)
+    if problem.events is not None:
+        happened = tf.cast(steps.events.indices >= 0, tf.int32)
+        restarts = int(problem.solver.tableau.fsal)
+        per_event = restarts + landing.num_evaluations(problem.events)
+        count += per_event * tf.reduce_sum(happened, axis=0)
+    return count
 
 
 def _replayed_per_step(problem):

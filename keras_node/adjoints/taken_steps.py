@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_node.adjoints import bounded_state_store
 from keras_node.adjoints.step_gradient import Evaluations
-from keras_node.solvers import clocks, step
+from keras_node.solvers import clocks, landing, step
 
 
 class TakenStep(typing.NamedTuple):
@@ -17,6 +17,8 @@ class TakenStep(typing.NamedTuple):
         dt: Float64 per clock; 0 in those that did not advance.
         y, f: Lists of leaves, state and derivative at its start; `[]` where
             nothing needs them.
+        y1: List of leaves, the state at its end, before an event there; as
+            above.
         increments: List of leaves for each stage, as above.
         evaluations: `Evaluations`, those of its stages.
         store: `Store` of states, after the step was found.
@@ -28,6 +30,7 @@ class TakenStep(typing.NamedTuple):
     dt: tf.Tensor
     y: list
     f: list
+    y1: list
     increments: list
     evaluations: Evaluations
     store: bounded_state_store.Store
@@ -54,7 +57,7 @@ class TakenSteps:
         self._solver = problem.solver
         self._tableau = problem.solver.tableau
         self._times = problem.times
-        self._pieces = problem.pieces()
+        self._pieces = problem.pieces(result.steps)
         self._steps = result.steps
         self._record = result.record
         self._recorder = recorder
@@ -102,8 +105,11 @@ class TakenSteps:
         if f:
             slopes = [f, *slopes]
         increments = [clocks.scale(dt, slope) for slope in slopes]
+        y1 = []
+        if self._problem.events is not None:
+            y1 = step.weighted_sum(y, increments, self._tableau.b)
         return self._with_dense_stages(
-            TakenStep(t, dt, y, f, increments, evaluations, store, 0)
+            TakenStep(t, dt, y, f, y1, increments, evaluations, store, 0)
         )
 
     def _take_again(self, n, store):
@@ -111,28 +117,35 @@ class TakenSteps:
         store, y, f, num_repeated = self._restore(store, n)
         t, dt = self._steps.values_at(n, self._times)
         evaluations = Evaluations(self._gradient)
-        _, _, increments, num_evaluations = self._step(evaluations, t, dt, y, f)
-        count = num_repeated + num_evaluations
+        y1, f1, increments = self._step(evaluations, t, dt, y, f)
+        _, _, count = self._behind(evaluations, t, dt, y1, f1)
+        count += num_repeated + self._solver.evaluations_per_step()
         return self._with_dense_stages(
-            TakenStep(t, dt, y, f, increments, evaluations, store, count)
+            TakenStep(t, dt, y, f, y1, increments, evaluations, store, count)
         )
 
     def _step(self, evaluator, t, dt, y, f):
-        """Returns `(y1, f1, increments, num_evaluations)` of a step."""
-        y1, f1, increments = self._solver.step(
-            evaluator,
-            self._pieces.at(t).interval,
-            t,
-            dt,
-            y,
-            f,
-        )
-        f1 = self._pieces.restart(self._tableau, evaluator, t, dt, y1, f1)
-        count = self._solver.evaluations_per_step()
-        if self._pieces.has_jumps and self._tableau.fsal:
-            lands = self._pieces.lands_on_jump(t, dt)
+        """Returns `(y1, f1, increments)` of a step."""
+        interval = self._pieces.at(t).interval
+        return self._solver.step(evaluator, interval, t, dt, y, f)
+
+    def _behind(self, evaluator, t, dt, y, f):
+        """Returns state and derivative behind a step, and the NFE for them.
+
+        They are others than at its end where that is an event or a jump.
+        """
+        pieces, events = self._pieces, self._problem.events
+        count = 0
+        if events is not None:
+            reached = self._steps.events.reached(pieces, t, dt)
+            y, _ = landing.cross(self._problem.field, events, reached, y)
+            happens = tf.cast(tf.reduce_any(reached.is_row), tf.int32)
+            count += landing.num_evaluations(events) * happens
+        f = pieces.restart(self._tableau, evaluator, t, dt, y, f)
+        if pieces.has_jumps and self._tableau.fsal:
+            lands = pieces.lands_on_jump(t, dt)
             count += tf.cast(tf.reduce_any(lands), tf.int32)
-        return y1, f1, increments, count
+        return y, f, count
 
     def _with_dense_stages(self, taken):
         """Adds the stages that only dense output needs, and counts them."""
@@ -164,7 +177,9 @@ class TakenSteps:
 
         def advance(m, last, leaves, store, num_evaluations):
             t, dt = self._steps.values_at(first + m, self._times)
-            y, f, _, count = self._step(evaluator, t, dt, *self._split(leaves))
+            y, f, _ = self._step(evaluator, t, dt, *self._split(leaves))
+            y, f, count = self._behind(evaluator, t, dt, y, f)
+            count += self._solver.evaluations_per_step()
             store, last = bounded_state_store.keep_on_return(
                 store, last, m + 1, target, [*y, *f]
             )

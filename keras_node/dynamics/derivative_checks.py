@@ -101,11 +101,8 @@ def fails_by_its_clocks(trace, t_shape, state):
     """
     if len(t_shape) == 0:
         return False
-    sizes = [size for x in tf.nest.flatten(state) for size in x.shape[1:]]
-    batch = next(size for size in _BATCHES if size not in sizes)
-    state = tf.nest.map_structure(
-        lambda leaf: tf.TensorSpec([batch, *leaf.shape[1:]], leaf.dtype), state
-    )
+    state = with_odd_batch(state)
+    batch = tf.nest.flatten(state)[0].shape[0]
 
     def is_traced(t_shape):
         try:
@@ -115,6 +112,15 @@ def fails_by_its_clocks(trace, t_shape, state):
         return True
 
     return not is_traced([batch]) and is_traced([])
+
+
+def with_odd_batch(state):
+    """Returns the specs of a state with a batch that no other axis has."""
+    sizes = [size for x in tf.nest.flatten(state) for size in x.shape[1:]]
+    batch = next(size for size in _BATCHES if size not in sizes)
+    return tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec([batch, *leaf.shape[1:]], leaf.dtype), state
+    )
 
 
 # Batch sizes that hardly any other axis has.

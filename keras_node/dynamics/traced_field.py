@@ -12,7 +12,8 @@ from keras_node.dynamics.gradient_sources import (
     is_differentiable,
     may_need_gradient,
 )
-from keras_node.dynamics.jacobian import TracedLinearization, linearize
+from keras_node.dynamics.jacobian import linearize
+from keras_node.dynamics.traced_transform import TracedTransform
 from keras_node.dynamics.variable_reads import VariableReads
 
 
@@ -91,15 +92,17 @@ class TracedField:
 
     @functools.cached_property
     def linearization(self):
-        """The `TracedLinearization`, traced when it is first asked for."""
-        return TracedLinearization(self)
+        """`linearize` of the field, traced when it is first asked for."""
+        return TracedTransform(
+            self, functools.partial(linearize, uses_time=self.uses_time)
+        )
 
     def linearize(self, t, leaves):
         """Returns the `Linear` of the dynamics; see `jacobian.linearize`."""
         return self.linearization(self.captures, t, leaves)
 
     def with_copies(self):
-        """Returns the field with copies of its sources, and these.
+        """Returns the field with copies of its sources, and these, in order.
 
         In the body of a loop an outer tensor is known both as itself and as
         its capture. A copy is only known as one, and can be watched.
@@ -110,9 +113,14 @@ class TracedField:
                 self.captures, self.is_source, strict=True
             )
         ]
-        pairs = zip(captures, self.is_source, strict=True)
-        sources = [capture for capture, is_source in pairs if is_source]
-        return _FieldOf(self, captures), [*sources, *self.variables]
+        field = _FieldOf(self, captures)
+        needed, doubtful = (
+            [capture for capture, is_chosen in pairs if is_chosen]
+            for pairs in (
+                zip(captures, mask, strict=True) for mask in self._masks()
+            )
+        )
+        return field, [*needed, *self.variables, *doubtful]
 
     @functools.cached_property
     def parts(self):
@@ -182,6 +190,13 @@ class PythonField:
             ode_fn, state, derivative_checks.check_derivative
         )
 
+    @classmethod
+    def of(cls, flat):
+        """Returns the field of a function of time and leaves."""
+        field = object.__new__(cls)
+        field._flat = flat
+        return field
+
     def __call__(self, t, leaves):
         return self._flat(t, leaves)
 
@@ -202,21 +217,38 @@ def trace(ode_fn, t_shape, state):
         ValueError: If the derivative does not match the state, or the
             dynamics draw noise.
     """
-    reads = VariableReads()
+
+    def trace_for(t_shape, state):
+        flat = flat_ode_fn(ode_fn, state, derivative_checks.check_derivative)
+        return trace_flat(flat, ode_fn, t_shape, state)
 
     def fails_by_its_clocks():
-        return derivative_checks.fails_by_its_clocks(
-            lambda *specs: _concrete(ode_fn, *specs, VariableReads()),
-            t_shape,
-            state,
-        )
+        return derivative_checks.fails_by_its_clocks(trace_for, t_shape, state)
 
     try:
-        function = _concrete(ode_fn, t_shape, state, reads)
+        field = trace_for(t_shape, state)
     except (TypeError, ValueError, tf.errors.OpError) as error:
         if fails_by_its_clocks():
             derivative_checks.refuse_clocks(state, error)
         raise
+    if derivative_checks.is_ambiguous(t_shape, state) and fails_by_its_clocks():
+        derivative_checks.refuse_clocks(state)
+    return field
+
+
+def trace_flat(flat, holder, t_shape, state):
+    """Traces a function of time and leaves; returns it as a `TracedField`.
+
+    Args:
+        flat: Callable `(t, leaves)` that returns a list of tensors.
+        holder: Callable that holds the layers of the function.
+        t_shape, state: As in `trace`.
+
+    Raises:
+        ValueError: If the function draws noise, or makes variables.
+    """
+    reads = VariableReads()
+    function = _concrete(flat, holder, t_shape, state, reads)
     read = reads.variables = list(function.graph.variables)
     is_doubtful = [reads.is_doubtful(c) for c in function.captured_inputs]
     captures = [reads.value_of(c) for c in function.captured_inputs]
@@ -226,8 +258,6 @@ def trace(ode_fn, t_shape, state):
     # A call reports the function's variables to outer tapes and graphs: leave
     # out those whose values have been read already.
     function.graph.variables = inner
-    if derivative_checks.is_ambiguous(t_shape, state) and fails_by_its_clocks():
-        derivative_checks.refuse_clocks(state)
     return TracedField(
         function,
         captures,
@@ -237,13 +267,12 @@ def trace(ode_fn, t_shape, state):
     )
 
 
-def _concrete(ode_fn, t_shape, state, reads):
+def _concrete(flat, holder, t_shape, state, reads):
     leaves = [
         tf.TensorSpec(leaf.shape, solved_dtype(tf.as_dtype(leaf.dtype)))
         for leaf in tf.nest.flatten(state)
     ]
     t = tf.TensorSpec(t_shape, leaves[0].dtype)
-    flat = flat_ode_fn(ode_fn, state, derivative_checks.check_derivative)
 
     def call(t, leaves):
         graph = tf.compat.v1.get_default_graph()
@@ -256,7 +285,7 @@ def _concrete(ode_fn, t_shape, state, reads):
         # A variable that the dynamics assign must not be read beforehand.
         return trace() if reads.is_overtaken() else traced
 
-    if not all(layer.built for layer in reachable_layers(ode_fn)):
+    if not all(layer.built for layer in reachable_layers(holder)):
         _make_weights(flat, t, leaves)
     try:
         return trace()

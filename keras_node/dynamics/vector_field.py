@@ -23,6 +23,9 @@ class VectorField:
             A condition is passed by the name `condition`, to a Functional
             model as its third input.
         owner: Keras layer that solves with them, or `None` (default).
+        name: String for messages, the name of the argument. Default
+            `"dynamics"`; the other functions of time and state are called in
+            the same way.
 
     Attributes:
         dynamics, owner: As above.
@@ -32,20 +35,20 @@ class VectorField:
             arguments.
     """
 
-    def __init__(self, dynamics, owner=None):
+    def __init__(self, dynamics, owner=None, name="dynamics"):
         if not callable(dynamics) or isinstance(dynamics, type):
             hint = ""
             if callable(dynamics):
                 hint = " Create an object of the class."
             raise TypeError(
-                "`dynamics` must be a Keras layer or model, or a callable "
-                f"f(t, y).{hint} Received: dynamics={dynamics!r}"
+                f"`{name}` must be a Keras layer or model, or a callable "
+                f"f(t, y).{hint} Received: {name}={dynamics!r}"
             )
         self.dynamics = dynamics
         self._read, self._trainable = set(), {}
         self.owner = owner
         if not self._is_layer:
-            self._check_signature()
+            self._check_signature(name)
 
     @property
     def takes_condition(self):
@@ -127,11 +130,7 @@ class VectorField:
                 is a layer that `refuse_stateful_layers` refuses.
         """
         self.refuse_stateful_layers()
-        dtype = tf.nest.flatten(y)[0].dtype
-        # A Functional model is already built.
-        if self._is_layer and not self._num_functional_inputs:
-            t = keras.KerasTensor(t_shape, dtype)
-            self.bind(condition=condition)(t, y)
+        self.make_weights(t_shape, y, condition)
         if condition is None:
             specs = tf.nest.map_structure(
                 lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), y
@@ -139,6 +138,13 @@ class VectorField:
             self.note(traced_field.trace(self.bind(), t_shape, specs))
         # Again, for layers that are created when others are built.
         self.refuse_stateful_layers()
+
+    def make_weights(self, t_shape, y, condition=None):
+        """Creates the weights; arguments as those of `build`."""
+        # A Functional model is already built.
+        if self._is_layer and not self._num_functional_inputs:
+            t = keras.KerasTensor(t_shape, tf.nest.flatten(y)[0].dtype)
+            self.bind(condition=condition)(t, y)
 
     def note(self, traced):
         """Notes the variables that traced dynamics read.
@@ -254,15 +260,15 @@ class VectorField:
         is_of_time = isinstance(inputs, (list, tuple)) and len(inputs) in (2, 3)
         return len(inputs) if is_of_time else 0
 
-    def _check_signature(self):
+    def _check_signature(self, name):
         signature = _signature(self.dynamics)
         options = {"condition": None} if self.takes_condition else {}
         try:
             signature.bind("t", "y", **options)
         except TypeError as error:
             raise TypeError(
-                "`dynamics` must take two arguments, the time and the state, "
-                f"f(t, y). Received: dynamics={self.dynamics!r} with signature "
+                f"`{name}` must take two arguments, the time and the state, "
+                f"f(t, y). Received: {name}={self.dynamics!r} with signature "
                 f"{signature}"
             ) from error
 

@@ -55,7 +55,12 @@ def solve(adjoint, problem):
         return adjoint.solve(problem)
     if type(adjoint) not in ADJOINTS:
         return adjoint.solve(problem)
-    inputs = [*problem.moments, *problem.y, *problem.field.sources]
+    inputs = [
+        *problem.moments,
+        *problem.y,
+        *problem.field.sources,
+        *problem.event_sources,
+    ]
     if tf_internals.may_want_higher_derivatives(inputs):
         # TensorFlow would trace them all, whether asked for or not.
         return adjoint.solve(problem)
@@ -63,10 +68,10 @@ def solve(adjoint, problem):
     if key is None or (tf_internals.is_watched(inputs) and not _kept.note(key)):
         return adjoint.solve(problem)
     function = _kept.get(key, lambda: _graph_of(adjoint, problem))
-    states, diagnostics, internal, dense = function(
-        problem.moments, problem.y, _values(problem.field)
+    states, diagnostics, internal, dense, events = function(
+        problem.moments, problem.y, _values(_captures(problem))
     )
-    return Solution(states, diagnostics, internal, dense=dense)
+    return Solution(states, diagnostics, internal, dense=dense, events=events)
 
 
 class _Kept:
@@ -102,19 +107,28 @@ _kept = _Kept()
 
 def _graph_of(adjoint, problem):
     """Returns the concrete function of a solve, with its gradient."""
-    field = problem.field
-    function, variables = field.function, field.variables
-    is_source = field.is_source
-    handles = [c if c.dtype in _HANDLES else None for c in field.captures]
+    fields = _fields(problem)
+    # Nothing of this solve is to stay alive.
+    blanks = [
+        (
+            field.function,
+            [c if c.dtype in _HANDLES else None for c in field.captures],
+            field.variables,
+            field.is_source,
+        )
+        for field in fields
+    ]
     specs = tf.nest.map_structure(
         lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype),
-        [problem.moments, problem.y, _values(field)],
+        [problem.moments, problem.y, _values(_captures(problem))],
     )
+    events = problem.events and problem.events.without_fields()
     # The caller may change these objects before a gradient is traced.
     adjoint = _copy_of(adjoint)
     problem = problem._replace(
         solver=_copy_of(problem.solver),
         field=None,
+        events=None,
         times=None,
         jumps=None,
         y=None,
@@ -123,15 +137,25 @@ def _graph_of(adjoint, problem):
 
     def run(moments, y, values):
         rest = iter(values)
-        captures = [next(rest) if h is None else h for h in handles]
-        field = TracedField(function, captures, variables, is_source)
-        whole = problem.with_moments(moments)._replace(field=field, y=y)
+        field, *others = [
+            TracedField(
+                function,
+                [next(rest) if h is None else h for h in handles],
+                variables,
+                is_source,
+            )
+            for function, handles, variables, is_source in blanks
+        ]
+        whole = problem.with_moments(moments)._replace(
+            field=field, y=y, events=events and events.with_fields(others)
+        )
         result = adjoint.solve(whole)
         return (
             result.states,
             result.diagnostics,
             result.internal,
             result.dense,
+            result.events,
         )
 
     graph = tf.function(run, autograph=False)
@@ -150,24 +174,35 @@ def _copy_of(options):
     return copy
 
 
-def _values(field):
-    return [c for c in field.captures if c.dtype not in _HANDLES]
+def _fields(problem):
+    """Returns the traced functions: dynamics, conditions, resets."""
+    return [problem.field, *(problem.events.fields if problem.events else [])]
+
+
+def _captures(problem):
+    return [c for field in _fields(problem) for c in field.captures]
+
+
+def _values(captures):
+    return [c for c in captures if c.dtype not in _HANDLES]
 
 
 def _key(adjoint, problem):
     """Returns all that a graph depends on; `None` if that is not known."""
-    field = problem.field
-    signature = signature_of(field.function)
-    if signature is None:
+    fields = _fields(problem)
+    signatures = tuple(signature_of(field.function) for field in fields)
+    if None in signatures:
         return None
-    tensors = [*problem.moments, *problem.y, *field.captures]
+    captures = _captures(problem)
+    tensors = [*problem.moments, *problem.y, *captures]
     specs = tuple((tuple(x.shape), x.dtype) for x in tensors)
-    handles = [id(c) for c in field.captures if c.dtype in _HANDLES]
+    handles = [id(c) for c in captures if c.dtype in _HANDLES]
     return (
-        signature,
+        signatures,
         specs,
         tuple(handles),
-        tuple(field.is_source),
+        tuple(tuple(field.is_source) for field in fields),
+        problem.events and problem.events.options,
         len(problem.moments),
         problem.keeps_dense,
         problem.times_vary,

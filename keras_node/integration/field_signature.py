@@ -35,6 +35,7 @@ def signature_of(function):
 def _vjp_of(function):
     """Returns the concrete function of a function's gradient."""
     (t, leaves), _ = function.structured_input_signature
+    outputs = [tf.TensorSpec(x.shape, x.dtype) for x in function.outputs]
     captures = list(function.captured_inputs)
     floats = [c for c in captures if c.dtype.is_floating]
 
@@ -51,7 +52,7 @@ def _vjp_of(function):
         )
 
     return tf.function(vjp, autograph=False).get_concrete_function(
-        t, leaves, leaves
+        t, leaves, outputs
     )
 
 

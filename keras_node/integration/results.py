@@ -17,6 +17,8 @@ class Results(
             ("diagnostics", typing.Any),
             ("solver_internal_state", typing.Any),
             ("dense", DenseSolution | None),
+            ("event_times", tf.Tensor | None),
+            ("event_indices", tf.Tensor | None),
         ],
     ),
     tfp.math.ode.Results,
@@ -29,6 +31,12 @@ class Results(
         diagnostics: `keras_node.solvers.Diagnostics`.
         solver_internal_state: Where the solve stopped.
         dense: The polynomials of `dense=True`; `None` without.
+        event_times: Float64 `(batch,)`, the time of the terminal event that
+            ended the solve of each sample, NaN where none did; with any event
+            that has `max_events` `(rows, batch)`, as many rows as there may be
+            events in all, in the order of time. `None` without events.
+        event_indices: Integers of the same shape, which of the events it was;
+            -1 where there was none.
     """
 
     __slots__ = ()
@@ -44,7 +52,7 @@ class Results(
 
         Returns:
             Time-major as `states`, `(T, ...)`. NaN outside the solve, and
-            behind a failure.
+            behind a failure or a terminal event.
 
         Raises:
             ValueError: If the solve was without `dense=True`, or `t` is of

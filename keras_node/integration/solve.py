@@ -8,9 +8,14 @@ from keras_node.adjoints.base import Problem
 from keras_node.common import tf_internals
 from keras_node.common.conversion import as_tensor
 from keras_node.common.state import widen
-from keras_node.dynamics import traced_field
+from keras_node.dynamics import traced_events, traced_field
 from keras_node.dynamics.vector_field import VectorField
-from keras_node.integration import eager_solve_graphs, jump_clock
+from keras_node.events import as_list
+from keras_node.integration import (
+    eager_solve_graphs,
+    event_clock,
+    jump_clock,
+)
 from keras_node.integration.results import Results
 from keras_node.solvers import clocks, failures, pieces, requested_times
 
@@ -22,6 +27,7 @@ def odeint(
     solver="tsit5",
     adjoint="auto",
     jump_times=None,
+    events=None,
     dense=False,
 ):
     """Solves an initial value problem, differentiably.
@@ -57,6 +63,9 @@ def odeint(
             are a tensor the gradient flows to them: where `f` switches at a
             tensor, this is the only way to a gradient. Times outside the solve
             are ignored. Default `None`.
+        events: `keras_node.Event` or a list of them, each with a clock for
+            each sample. Behind a terminal event the states of a sample stay as
+            they were at it. Default `None`.
         dense: Boolean, whether to keep the polynomials of all steps, for
             `results.interpolate(t)`. Takes the memory of about six states a
             step; under XLA for `max_num_steps` of them. Default `False`.
@@ -65,15 +74,18 @@ def odeint(
         A `tfp.math.ode.Results`: `times` in float64; `states`, time-major, one
         entry for each of `times`, the first being the initial state;
         `diagnostics` (`keras_node.solvers.Diagnostics`);
-        `solver_internal_state`; and the method `interpolate`.
+        `solver_internal_state`; `event_times` and `event_indices`; and the
+        method `interpolate`.
 
     Raises:
         ValueError: If `times` is not monotonic, the derivative does not match
             the state, or the adjoint does not support the solver; if
             `jump_times` do not fit the batch, or come with a solver of
-            TensorFlow Probability or a state in half precision; if `dense`
-            comes with fixed steps or the adjoint `"backsolve"`.
-        TypeError: If the state is not float, or `dynamics` is not callable.
+            TensorFlow Probability or a state in half precision; if `dense` or
+            `events` come with fixed steps or the adjoint `"backsolve"`; if
+            the condition of an event is not one number for each sample.
+        TypeError: If the state is not float, `dynamics` is not callable, or
+            `events` are no events.
         tf.errors.InvalidArgumentError: If the solve fails and the solver has
             `on_failure="raise"`, or if `times` known only when a graph runs
             are not monotonic.
@@ -95,6 +107,10 @@ def odeint(
         solver,
         adjoint,
         jump_times=jump_times,
+        events=events,
+        bind_event=lambda function, name: VectorField(
+            _converted(function), name=name
+        ).bind(),
         dense=dense,
     )
 
@@ -119,6 +135,8 @@ def solve(
     num_controlled=None,
     times_are_data=False,
     jump_times=None,
+    events=None,
+    bind_event=None,
     dense=False,
 ):
     """Does what `odeint` does, with more options for layers.
@@ -135,6 +153,8 @@ def solve(
             gradient, and whose neighbours may be equal. Rows at the first
             time, except the first row, are then unspecified where a clock
             does not advance.
+        bind_event: Callable that makes a function `(t, state)` of a condition
+            or a reset and its name; `None` (default) if they are functions.
     """
     solver = solvers.get(solver)
     adjoint = adjoints.get(adjoint)
@@ -145,21 +165,36 @@ def solve(
     times = requested_times.as_clock(times, solver, leaves, times_are_data)
     if times_are_data:
         times = tf.stop_gradient(times)
+    events = as_list(events)
     if dense:
-        _require_dense(solver, adjoint)
+        _require_steps(solver, adjoint, "dense=True")
+    if events:
+        _require_steps(solver, adjoint, "events")
     jumps = rows = None
     if jump_times is not None:
         times_vary |= jump_clock.are_tensor(jump_times)
         times, jumps = jump_clock.as_jumps(jump_times, times, solver, leaves)
+    if events:
+        times, jumps = event_clock.with_clocks(events, times, jumps, leaves)
     requested = times
     if jumps is not None and _needs_rows(solver, adjoint):
         times, rows = pieces.merged(times, jumps)
-    if _is_debugged(solver, adjoint):
+    is_debugged = _is_debugged(solver, adjoint)
+    if is_debugged:
         if tf_internals.are_recording():
             adjoint = adjoints.DirectAdjoint()
         field = traced_field.PythonField(ode_fn, initial_state)
     else:
         field = _traced(ode_fn, initial_state, times, on_trace)
+    traced = None
+    if events:
+        traced = traced_events.trace(
+            events,
+            bind_event or (lambda function, name: function),
+            times.shape[1:],
+            initial_state,
+            is_debugged,
+        )
     result = eager_solve_graphs.solve(
         adjoint,
         Problem(
@@ -173,12 +208,16 @@ def solve(
             num_controlled=num_controlled,
             jumps=jumps,
             keeps_dense=dense,
+            events=traced,
         ),
     )
     states = failures.check(solver, result)
     if rows is not None:
         states = [clocks.rows_of(leaf, rows) for leaf in states]
     states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
+    if events:
+        jumps = result.events.with_jumps(jumps)
+    event_times, event_indices = event_clock.results_of(events, result.events)
     return Results(
         times=requested,
         states=tf.nest.pack_sequence_as(initial_state, states),
@@ -187,15 +226,17 @@ def solve(
         dense=result.dense.moving_with(times, jumps, result.internal.t)
         if dense
         else None,
+        event_times=event_times,
+        event_indices=event_indices,
     )
 
 
-def _require_dense(solver, adjoint):
-    """Raises unless a solve can keep and differentiate its polynomials."""
+def _require_steps(solver, adjoint, name):
+    """Raises unless a solve chooses its steps, and keeps them."""
     goes_back = adjoints.integrates_backwards(adjoint, solver)
     if goes_back or not getattr(solver, "is_adaptive", False):
         raise ValueError(
-            "`dense=True` needs an adaptive Runge-Kutta solver of keras_node, "
+            f"`{name}` need an adaptive one-step solver of keras_node, "
             'and the adjoint "checkpoint" or "direct", which keep its steps. '
             f"Received: solver={type(solver).__name__}, "
             f"adjoint={type(adjoint).__name__}"

@@ -18,6 +18,7 @@ from keras_node.dynamics.vector_field import VectorField
 from keras_node.integration import jump_clock
 from keras_node.integration.options import Solving
 from keras_node.integration.solve import solve
+from keras_node.layers.event_functions import EventFunctions
 from keras_node.layers.integrated_penalties import Penalties
 from keras_node.saving import configs
 from keras_node.solvers import requested_times
@@ -64,6 +65,10 @@ class ODELayer(Solving, keras.layers.Layer):
             as `<layer name>_kinetic_energy`. Default `None`.
         jump_times: Tuple of floats, times at which the dynamics jump, see
             `odeint`. Default `None`.
+        events: `keras_node.Event` or a list of them, see `odeint`. Their
+            functions get and return a state as the input. Default `None`.
+        return_event_times: Boolean, whether to return the times of the events
+            as a second output. Default `False`.
         **kwargs: Other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -79,7 +84,9 @@ class ODELayer(Solving, keras.layers.Layer):
 
     Output shape:
         That of the input; with `return_sequences=True`,
-        `(batch, len(times), ...)`.
+        `(batch, len(times), ...)`. With `return_event_times=True` a tuple of
+        this and the times of the events in the layer's dtype, `(batch,)`; or
+        `(batch, rows)` with any event that has `max_events`; NaN for none.
 
     Raises:
         ValueError: If an argument is out of its range; when the layer is
@@ -113,6 +120,8 @@ class ODELayer(Solving, keras.layers.Layer):
         return_sequences=False,
         regularizers=None,
         jump_times=None,
+        events=None,
+        return_event_times=False,
         **kwargs,
     ):
         # Half precision could merge neighbouring `times` of a call, so `call`
@@ -124,6 +133,17 @@ class ODELayer(Solving, keras.layers.Layer):
         self._set_options(solver, adjoint, f"{self.name}_drift")
         self.return_sequences = as_boolean(return_sequences, "return_sequences")
         self.jump_times = jump_clock.as_static_jumps(jump_times)
+        self._events = EventFunctions(events, self)
+        # The weights of functions that are layers are weights of this one.
+        self._event_layers = self._events.layers
+        self.return_event_times = as_boolean(
+            return_event_times, "return_event_times"
+        )
+        if self.return_event_times and not self.events:
+            raise ValueError(
+                "`return_event_times=True` needs `events`. Received: "
+                f"events={events!r}"
+            )
         self.supports_masking = True
         self._nfe = nfe_metrics.NFE(f"{self.name}_nfe")
         self._nfe_backward = nfe_metrics.NFE(f"{self.name}_nfe_backward")
@@ -138,9 +158,14 @@ class ODELayer(Solving, keras.layers.Layer):
         """The list of regularizers of the dynamics."""
         return self._penalties.regularizers
 
+    @property
+    def events(self):
+        """The list of events."""
+        return self._events.events
+
     def build(self, inputs_shape=None, times_shape=None, jump_times_shape=None):
         t_shape = requested_times.t_shape(
-            self.solver, times_shape, jump_times_shape
+            self.solver, times_shape, jump_times_shape, events=self.events
         )
         state = keras.tree.map_shape_structure(
             functools.partial(_symbolic, dtype=self.compute_dtype),
@@ -149,7 +174,11 @@ class ODELayer(Solving, keras.layers.Layer):
         _check_leaves(state)
         self._field.build(t_shape, state)
         # The weights of networks in a callable are weights of this layer.
-        self._field_layers = self._field.held_layers()
+        self._events.build(state)
+        self._field_layers = [
+            *self._field.held_layers(),
+            *self._events.held_layers(),
+        ]
         self._field.warn_of_untracked()
 
     def call(
@@ -172,26 +201,37 @@ class ODELayer(Solving, keras.layers.Layer):
             on_drift=self._report_drift(),
             num_controlled=len(tf.nest.flatten(state)),
             jump_times=self.jump_times if jump_times is None else jump_times,
+            events=self._events.extended(training),
         )
         states, integrals = results.states
         self._penalties.report(self, [leaf[-1] for leaf in integrals])
         self._nfe.update_state(results.diagnostics.num_ode_fn_evaluations)
-        if not self.return_sequences:
-            return tf.nest.map_structure(lambda leaf: leaf[-1], states)
-        outputs = tf.nest.map_structure(_batch_major, states)
-        if mask is not None and times is not None:
-            _set_mask(outputs, mask, results.times.shape[0])
-        return outputs
+        if self.return_sequences:
+            outputs = tf.nest.map_structure(_batch_major, states)
+            if mask is not None and times is not None:
+                _set_mask(outputs, mask, results.times.shape[0])
+        else:
+            outputs = tf.nest.map_structure(lambda leaf: leaf[-1], states)
+        if not self.return_event_times:
+            return outputs
+        event_times = tf.transpose(results.event_times)
+        return outputs, tf.cast(event_times, self.compute_dtype)
 
     def compute_output_shape(
         self, inputs_shape, times_shape=None, jump_times_shape=None
     ):
-        if not self.return_sequences:
-            return inputs_shape
-        num_times = len(self.times) if times_shape is None else times_shape[-1]
-        return keras.tree.map_shape_structure(
-            lambda shape: (shape[0], num_times, *shape[1:]), inputs_shape
+        shapes, batches = inputs_shape, []
+        if self.return_sequences:
+            num_times = (times_shape or [len(self.times)])[-1]
+            shapes = keras.tree.map_shape_structure(
+                lambda shape: (shape[0], num_times, *shape[1:]), inputs_shape
+            )
+        if not self.return_event_times:
+            return shapes
+        keras.tree.map_shape_structure(
+            lambda shape: batches.append(shape[0]), inputs_shape
         )
+        return shapes, (batches[0], *self._events.rows)
 
     def compute_output_spec(
         self, inputs, times=None, jump_times=None, training=None, mask=None
@@ -223,13 +263,21 @@ class ODELayer(Solving, keras.layers.Layer):
                 "return_sequences": self.return_sequences,
                 "regularizers": regularization.serialize(self.regularizers),
                 "jump_times": self.jump_times,
+                "events": self.events
+                and keras.saving.serialize_keras_object(self.events),
+                "return_event_times": self.return_event_times,
             }
         )
         return configs.stamp(config)
 
     @classmethod
     def from_config(cls, config):
-        return configs.from_config(cls, config, dynamics=configs.deserialize)
+        return configs.from_config(
+            cls,
+            config,
+            dynamics=configs.deserialize,
+            events=configs.deserialize,
+        )
 
 
 def _symbolic(shape, dtype):

@@ -9,13 +9,15 @@ from keras_node.solvers import (
     clocks,
     dense_output,
     dense_solution,
+    event_detection,
     failures,
     solution,
     step,
     step_size_control,
 )
 from keras_node.solvers.first_step_size import first_step
-from keras_node.solvers.pieces import Piece, Pieces
+from keras_node.solvers.pieces import Pieces
+from keras_node.solvers.trial import try_step
 
 # A step below this fraction of the time no longer moves the clock. Near 0 it is
 # that of the time requested first: dynamics that are fast at first may become
@@ -41,22 +43,7 @@ class _Carry(typing.NamedTuple):
     outputs: typing.Any
     dense: typing.Any
     record: typing.Any
-
-
-class _Trial(typing.NamedTuple):
-    """One attempted step; per clock."""
-
-    piece: Piece
-    active: tf.Tensor
-    accepted: tf.Tensor
-    lands: tf.Tensor
-    t1: tf.Tensor
-    dt: tf.Tensor
-    y1: list
-    f1: list
-    increments: list
-    ratio: tf.Tensor
-    evaluated: typing.Callable
+    events: typing.Any
 
 
 class AdaptiveLoop:
@@ -72,6 +59,8 @@ class AdaptiveLoop:
         jumps: Jumps of the dynamics, as `pieces.sorted_jumps` returns them;
             `None` (default) for none.
         keeps_dense: Whether to keep the `DenseSolution`. Default `False`.
+        events: `TracedEvents`, or `None` (default). With them there are
+            jumps, and a clock for each sample.
     """
 
     def __init__(
@@ -83,6 +72,7 @@ class AdaptiveLoop:
         recorder,
         jumps=None,
         keeps_dense=False,
+        events=None,
     ):
         self._solver = solver
         self._tableau = solver.tableau
@@ -102,6 +92,7 @@ class AdaptiveLoop:
             self._dense = dense_solution.Recorder(
                 solver.tableau, solver.max_num_steps
             )
+        self._events = events
 
     def run(self, y, first_step_size=None):
         """Solves from `(times[0], y)`; returns a `Solution`."""
@@ -118,7 +109,7 @@ class AdaptiveLoop:
     def _start(self, y, first_step_size):
         """Returns the first carry, and the longest step of each clock."""
         t = self._times[0]
-        self._pieces = Pieces(self._times, self._jumps, y[0].dtype)
+        self._search = self._make_search(y[0].dtype)
         piece = self._pieces.at(t)
         ode_fn = self._evaluator()
         f = ode_fn(tf.cast(piece.first, y[0].dtype), y)
@@ -139,6 +130,7 @@ class AdaptiveLoop:
         else:
             h = ones * as_float64(first_step_size)
             longest = ones * tf.float64.max
+        events = self._search.start(t, y, f, h)
         start_is_finite = clocks.are_finite([*y, *f], t.shape.rank)
         if not self._tableau.fsal:
             f = []  # Each step evaluates its own.
@@ -159,8 +151,18 @@ class AdaptiveLoop:
             record=(
                 self._recorder.start(t, y, f, ode_fn) if self._recorder else ()
             ),
+            events=events,
         )
         return carry, longest
+
+    def _make_search(self, dtype):
+        where = self._times, self._jumps, dtype
+        self._pieces = Pieces(*where)
+        if self._events is None:
+            return event_detection.NoEvents(self._pieces)
+        return event_detection.EventDetector(
+            self._events, self._tableau, self._ode_fn, *where
+        )
 
     def _evaluator(self):
         """Returns the dynamics for one step, such that they are recorded."""
@@ -182,18 +184,24 @@ class AdaptiveLoop:
 
     def _is_active(self, carry):
         succeeds = tf.equal(carry.status, failures.SUCCESS)
-        return succeeds & tf.not_equal(carry.t, self._end)
+        is_active = succeeds & tf.not_equal(carry.t, self._end)
+        return self._search.active(is_active, carry.events)
 
     def _attempt(self, carry, longest):
         """Tries one step in every clock that is not done."""
-        trial = self._try_step(carry)
-        h, status = self._control(carry, trial, longest)
+        trial, events, status, num_looks = self._search.look(
+            carry.events, *self._try_step(carry), carry.status
+        )
+        h, status = self._control(carry, trial, longest, status)
         outputs, dense, num_dense = self._write(carry, trial)
         num_evaluations = self._solver.evaluations_per_step()
         active = tf.cast(trial.active, tf.int32)
         t = tf.where(trial.accepted, trial.t1, carry.t)
         y = clocks.select(trial.accepted, trial.y1, carry.y)
         f = clocks.select(trial.accepted, trial.f1, carry.f)
+        events, y, status, num_landed = self._search.land(
+            carry.events, events, trial, t, y, status
+        )
         f, num_restarts = self._restart(trial, t, y, f)
         return _Carry(
             t=t,
@@ -206,84 +214,42 @@ class AdaptiveLoop:
             num_accepted=carry.num_accepted + tf.cast(trial.accepted, tf.int32),
             num_evaluations=carry.num_evaluations
             + active * num_evaluations
+            + num_looks
             + num_dense
+            + num_landed
             + num_restarts,
             outputs=outputs,
             dense=dense,
             record=self._record(carry, trial),
+            events=events,
         )
 
     def _try_step(self, carry):
         # With one clock the loop's condition is that it is active.
         has_one_clock = carry.t.shape.rank == 0
         active = tf.constant(True) if has_one_clock else self._is_active(carry)
-        piece = self._pieces.at(carry.t)
-        remaining = piece.end - carry.t
-        lands = self._pieces.reaches_end(carry.h, carry.t, piece)
-        dt = tf.where(lands, remaining, self._direction * carry.h)
-        dt = tf.where(active, dt, 0.0)
-        ode_fn = self._evaluator()
-        y1, f1, increments = self._solver.step(
-            ode_fn,
-            piece.interval,
-            carry.t,
-            dt,
-            carry.y,
-            carry.f,
+        found = try_step(
+            self._solver,
+            self._evaluator(),
+            self._search.pieces(carry.events),
+            self._direction,
+            self._norm,
+            carry,
+            active,
         )
-        scale = step_size_control.error_scale(
-            self._solver.rtol, self._solver.atol, carry.y, y1
-        )
-        ratio = step_size_control.error_ratio(
-            self._tableau, increments, scale, self._norm
-        )
-        return _Trial(
-            piece=piece,
-            active=active,
-            accepted=active & (ratio <= 1.0),
-            lands=lands,
-            t1=tf.where(lands, piece.end, carry.t + dt),
-            dt=dt,
-            y1=y1,
-            f1=f1,
-            increments=increments,
-            ratio=ratio,
-            evaluated=ode_fn,
-        )
+        return found, self._span(carry, found)
 
     def _restart(self, trial, t, y, f):
         """Takes the derivative anew behind a jump; returns it and the NFE."""
         if not self._pieces.has_jumps or not self._tableau.fsal:
             return f, 0
         lands = trial.accepted & trial.lands & trial.piece.ends_at_jump
-        behind = tf.cast(self._pieces.at(t).first, y[0].dtype)
+        behind = tf.cast(trial.pieces.at(t).first, y[0].dtype)
         f = trial.evaluated.behind_jumps(lands, behind, y, f)
         return f, tf.cast(lands, tf.int32)
 
-    def _control(self, carry, trial, longest):
-        """Returns the next step size and the status of each clock."""
-        factor = step_size_control.step_size_factor(
-            trial.ratio, carry.ratio, self._solver
-        )
-        h = tf.abs(trial.dt) * factor
-        # One cut short at an end says nothing against a longer one.
-        h = tf.where(trial.accepted & trial.lands, tf.maximum(h, carry.h), h)
-        h = tf.where(trial.ratio < _NO_ERROR, tf.minimum(h, longest), h)
-        h = tf.where(trial.active, h, carry.h)
-        resolution = _RESOLUTION * tf.maximum(tf.abs(carry.t), self._first_time)
-        is_stuck = trial.active & ~trial.accepted & (h <= resolution)
-        reason = tf.where(
-            tf.math.is_finite(trial.ratio),
-            failures.UNDERFLOW,
-            failures.NON_FINITE,
-        )
-        return h, tf.where(is_stuck, reason, carry.status)
-
-    def _write(self, carry, trial):
-        """Returns outputs, polynomials, and the evaluations that they took."""
-        if not self._has_rows and not self._dense:
-            return (), (), 0
-        span = dense_output.Span(
+    def _span(self, carry, trial):
+        return dense_output.Span(
             accepted=trial.accepted,
             number=carry.record.num_steps if self._recorder else 0,
             t=carry.t,
@@ -292,6 +258,34 @@ class AdaptiveLoop:
             y=carry.y,
             increments=trial.increments,
         )
+
+    def _control(self, carry, trial, longest, status):
+        """Returns the next step size and the status of each clock."""
+        factor = step_size_control.step_size_factor(
+            trial.ratio, carry.ratio, self._solver
+        )
+        h = tf.abs(trial.dt) * factor
+        # One cut short at an end says nothing against a longer one.
+        h = tf.where(trial.accepted & trial.lands, tf.maximum(h, carry.h), h)
+        h = tf.where(trial.ratio < _NO_ERROR, tf.minimum(h, longest), h)
+        counts = trial.active
+        if trial.is_cut is not None:
+            counts &= ~trial.is_cut
+        h = tf.where(counts, h, carry.h)
+        resolution = _RESOLUTION * tf.maximum(tf.abs(carry.t), self._first_time)
+        is_stuck = counts & ~trial.accepted & (h <= resolution)
+        reason = tf.where(
+            tf.math.is_finite(trial.ratio),
+            failures.UNDERFLOW,
+            failures.NON_FINITE,
+        )
+        return h, tf.where(is_stuck, reason, status)
+
+    def _write(self, carry, trial):
+        """Returns outputs, polynomials, and the evaluations that they took."""
+        if not self._has_rows and not self._dense:
+            return (), (), 0
+        span = self._span(carry, trial)
         method = self._tableau, self._ode_fn, trial.piece.interval
         outputs = dense = ()
         num_evaluations = num_more = 0
@@ -317,11 +311,15 @@ class AdaptiveLoop:
     def _record(self, carry, trial):
         if not self._recorder:
             return ()
+        dt = trial.dt
+        if trial.is_cut is not None:
+            # It has not failed: what it computed is finite.
+            dt = tf.where(~trial.is_cut, dt, 0.0)
         return self._recorder.record(
             carry.record,
             trial.accepted,
             carry.t,
-            trial.dt,
+            dt,
             carry.y,
             carry.f,
             trial.evaluated,
@@ -335,9 +333,13 @@ class AdaptiveLoop:
         succeeded = tf.equal(status, failures.SUCCESS)
         status = tf.where(succeeded & ~is_finite, failures.NON_FINITE, status)
         output_steps = None
+        events = self._search.record(carry.events)
         if self._has_rows:
             states, output_steps = dense_output.finish(
-                carry.outputs, succeeded, carry.y
+                carry.outputs,
+                succeeded,
+                carry.y,
+                events and events.has_ended,
             )
         else:
             end = solution.nan_unless(succeeded, carry.y)
@@ -352,10 +354,11 @@ class AdaptiveLoop:
             ),
             internal=solution.InternalState(carry.t, carry.h),
             steps=(
-                self._recorder.steps(carry.record, output_steps)
+                self._recorder.steps(carry.record, output_steps, events)
                 if self._recorder
                 else None
             ),
             record=carry.record,
             dense=self._dense.solution(carry.dense) if self._dense else None,
+            events=events,
         )

@@ -108,6 +108,7 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
         first_step_size=None,
         jumps=None,
         keeps_dense=False,
+        events=None,
     ):
         """Solves for flat state, without gradients.
 
@@ -126,6 +127,8 @@ class Solver(OwnAdjointSolver, tfp.math.ode.Solver):
                 them; `None` for none.
             keeps_dense: Whether to keep the `DenseSolution`, which adaptive
                 methods can.
+            events: `TracedEvents`, which adaptive methods can find; or `None`.
+                With them there are jumps, and a clock for each sample.
 
         Returns:
             `Solution`; a failure shows as status and NaN, it is not raised.

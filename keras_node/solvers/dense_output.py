@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_node.common import tf_internals
 from keras_node.solvers import solution, step
-from keras_node.solvers.clocks import one_row, rows_of, set_rows
+from keras_node.solvers.clocks import one_row, rows_of, select, set_rows
 
 # The most requested times written in one pass, to bound its memory.
 _BLOCK_SIZE = 16
@@ -47,16 +47,29 @@ def start(times, y):
     return Outputs(next=tf.ones_like(steps), buffers=buffers)
 
 
-def finish(outputs, succeeded, y):
-    """Returns `(states, step numbers)`, the last state being `y` itself."""
+def finish(outputs, succeeded, y, has_ended=None):
+    """Returns `(states, step numbers)`, the last state being `y` itself.
+
+    Args:
+        outputs: `Outputs`.
+        succeeded: Boolean per clock.
+        y: List of leaves, the state at the end.
+        has_ended: Boolean per clock, whether an event ended its solve: the
+            state stays as it was. `None` (default) for none.
+    """
     *buffers, steps = outputs.buffers
-    states = [
-        tf.concat([buffer[:-2], leaf[None]], axis=0)
-        for buffer, leaf in zip(buffers, y, strict=True)
-    ]
     steps = steps[:-1]
+    is_written = steps[1:-1] >= 0
+    rows = [buffer[1:-2] for buffer in buffers]
+    if has_ended is not None:
+        rows = select(is_written | ~has_ended, rows, one_row(y))
+        is_written |= has_ended & succeeded
+    states = [
+        tf.concat([buffer[:1], leaf, end[None]], axis=0)
+        for buffer, leaf, end in zip(buffers, rows, y, strict=True)
+    ]
     is_written = tf.concat(
-        [tf.ones_like(succeeded)[None], steps[1:-1] >= 0, succeeded[None]],
+        [tf.ones_like(succeeded)[None], is_written, succeeded[None]],
         axis=0,
     )
     return solution.nan_unless(is_written, states), steps

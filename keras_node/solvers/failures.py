@@ -10,6 +10,8 @@ SUCCESS = 0
 MAX_NUM_STEPS = -1
 UNDERFLOW = -2
 NON_FINITE = -3
+GRAZING = -4
+MAX_NUM_EVENTS = -5
 
 
 class Failure(typing.NamedTuple):
@@ -46,6 +48,20 @@ MESSAGES = {
         "smaller weights), or shorten `times`; with fixed steps, lower "
         "`step_size`.",
         "its state is not finite.",
+    ),
+    GRAZING: Failure(
+        "an event grazes",
+        "an event has no gradient: the solution touches the surface of its "
+        "`condition` and does not cross it, or the condition jumps there. "
+        "Choose a condition that crosses 0 continuously, with a nonzero rate.",
+        "an event grazes.",
+    ),
+    MAX_NUM_EVENTS: Failure(
+        "reached `max_events`",
+        "an event needs more than `max_events` resets. Raise its "
+        "`max_events`, shorten `times`, or end the solve with a terminal event "
+        "where resets come ever faster.",
+        "it needs more than `max_events` resets.",
     ),
 }
 

@@ -85,6 +85,7 @@ class OneStepSolver(Solver):
         first_step_size=None,
         jumps=None,
         keeps_dense=False,
+        events=None,
     ):
         """Solves for flat state, without gradients; see `Solver.integrate`."""
         clock_rank = times.shape.rank - 1
@@ -95,7 +96,7 @@ class OneStepSolver(Solver):
         if first_step_size is None:
             first_step_size = self.first_step_size
         loop = AdaptiveLoop(
-            self, ode_fn, times, norm, recorder, jumps, keeps_dense
+            self, ode_fn, times, norm, recorder, jumps, keeps_dense, events
         )
         return loop.run(y, first_step_size)
 
@@ -124,7 +125,7 @@ class OneStepSolver(Solver):
 
     def _integrate_fixed(self, ode_fn, times, y, recorder, jumps):
         steps = self.fixed_steps(times)
-        states, record, _ = replay(
+        states, record, *_ = replay(
             self, ode_fn, times, steps, y, recorder, jumps
         )
         is_finite = clocks.are_finite(states, times.shape.rank)

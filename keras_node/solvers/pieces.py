@@ -42,8 +42,8 @@ class Pieces:
 
     Args:
         times: Float64 `(T,)` or `(T, batch)`, at least two times.
-        jumps: Float64 `(J,)` or `(J, batch)`, jumps in the direction of the
-            clock and infinities after them, as `sorted_jumps` returns them;
+        jumps: Float64 `(J,)` or `(J, batch)`, in any order, infinite in the
+            direction of the clock where there is none, at least one of them;
             `None` for dynamics that do not jump.
         dtype: The dtype in which the dynamics get the time, of at least 32
             bits.
@@ -76,9 +76,10 @@ class Pieces:
             return self._whole
         t = tf.stop_gradient(t)
         start, end = ends(t, self._times, self._jumps)
-        passed = _count_passed(t, self._jumps, self._direction)
+        is_passed = self._direction * (self._jumps - t) <= 0.0
+        has_passed = tf.reduce_any(is_passed, axis=0)
         is_jump = tf.reduce_any(tf.equal(self._jumps, end), axis=0)
-        first = self._inside(start, self._direction, passed > 0)
+        first = self._inside(start, self._direction, has_passed)
         last = self._inside(end, -self._direction, is_jump)
         return Piece(
             end=end,
@@ -153,14 +154,18 @@ def ends(t, times, jumps):
         return times[0], times[-1]
     is_one = t.shape.rank == times.shape.rank - 1
     rows = t[None] if is_one else t
-    direction = tf.stop_gradient(tf.sign(times[-1] - times[0]))
-    passed = _count_passed(rows, jumps, direction)
-    before = clocks.rows_of(jumps, tf.maximum(passed - 1, 0))
-    ahead = clocks.rows_of(jumps, passed)
+    direction = direction_of(times)
+    distances = tf.stop_gradient(direction * (jumps[:, None] - rows))
+    is_passed = distances <= 0.0
+    nearest = tf.where(is_passed, distances, -np.float64(np.inf))
+    before = clocks.rows_of(jumps, tf.argmax(nearest, 0, tf.int32))
+    nearest = tf.where(is_passed, np.float64(np.inf), distances)
+    ahead = clocks.rows_of(jumps, tf.argmin(nearest, 0, tf.int32))
+    has_more = tf.math.is_finite(tf.reduce_min(nearest, axis=0))
     # A jump at an end of the solve moves nothing.
-    is_within = (passed > 0) & tf.not_equal(before, times[0])
+    is_within = tf.reduce_any(is_passed, 0) & tf.not_equal(before, times[0])
     start = tf.where(is_within, before, times[0])
-    is_within = tf.math.is_finite(ahead) & tf.not_equal(ahead, times[-1])
+    is_within = has_more & tf.not_equal(ahead, times[-1])
     end = tf.where(is_within, ahead, times[-1])
     return (start[0], end[0]) if is_one else (start, end)
 
@@ -180,14 +185,6 @@ def num_restarts(times, jumps):
 def _like(value, x):
     """Returns a value with the gradient of `x`."""
     return tf.stop_gradient(value) + (x - tf.stop_gradient(x))
-
-
-def _count_passed(t, jumps, direction):
-    """Returns how many jumps lie at or before `t`."""
-    if t.shape.rank == jumps.shape.rank:
-        jumps = jumps[:, None]
-    is_passed = direction * (jumps - t) <= 0.0
-    return tf.reduce_sum(tf.cast(is_passed, tf.int32), axis=0)
 
 
 def _next_after(t, direction):
@@ -220,10 +217,14 @@ def sorted_jumps(jump_times, times):
     # `tf.sort` differentiates along the last axis alone.
     keys = tf.transpose(tf.sort(tf.transpose(keys)))
     nothing = tf.fill(tf.shape(times[:1]), np.float64(np.inf))
-    # An interval of length 0 has no direction.
+    return direction_of(times) * tf.concat([keys, nothing], axis=0)
+
+
+def direction_of(times):
+    """Returns 1 or -1 per clock; 1 in an interval of length 0."""
+    direction = tf.stop_gradient(tf.sign(times[-1] - times[0]))
     ones = tf.ones_like(direction)
-    direction = tf.where(direction < 0.0, -ones, ones)
-    return direction * tf.concat([keys, nothing], axis=0)
+    return tf.where(direction < 0.0, -ones, ones)
 
 
 def merged(times, jumps):

@@ -6,18 +6,27 @@ has solved. No step is chosen or rejected here, so plain autodiff works.
 
 import typing
 
+import numpy as np
 import tensorflow as tf
 
 from keras_node.common import tf_internals
 from keras_node.common.arrays import array_of
+from keras_node.common.first_order import first_order
 from keras_node.solvers import (
     clocks,
     dense_output,
     dense_solution,
+    landing,
     solution,
     step,
 )
 from keras_node.solvers.pieces import Pieces
+
+_FIRST_ORDER = (
+    "Events have first derivatives only: at a zero the rate of the condition "
+    "is held. Received: a request for the second derivative of a solve with "
+    "events"
+)
 
 
 class _Carry(typing.NamedTuple):
@@ -26,6 +35,7 @@ class _Carry(typing.NamedTuple):
     f: list
     outputs: list
     record: typing.Any
+    event_times: typing.Any
 
 
 def replay(
@@ -37,6 +47,7 @@ def replay(
     recorder=None,
     jumps=None,
     keeps_dense=False,
+    events=None,
 ):
     """Takes `steps` from `(times[0], y)`; differentiable by autodiff.
 
@@ -51,13 +62,16 @@ def replay(
             `None` (default) for none.
         keeps_dense: Whether to return the `DenseSolution` of `AdaptiveSteps`.
             Default `False`.
+        events: `TracedEvents`, or `None` (default); `steps` knows where they
+            happened.
 
     Returns:
-        `(states, record, dense)`: leaves with a leading axis for the
-        requested times, what the recorder kept, and the polynomials or `None`.
+        `(states, record, dense, event_times)`: leaves with a leading axis for
+        the requested times, what the recorder kept, the polynomials or `None`,
+        and those of an `EventRecord` or `None`.
     """
     tableau = solver.tableau
-    parts = Pieces(times, jumps, y[0].dtype)
+    parts = Pieces(times, steps.with_events(jumps), y[0].dtype)
     writer = _writer(tableau, ode_fn, parts, times, steps, jumps, keeps_dense)
     limit = tf.minimum(steps.num_steps, solver.max_num_steps)
     evaluator = recorder.evaluator if recorder else step.Evaluator
@@ -73,6 +87,14 @@ def replay(
         y1, f1, increments = solver.step(
             step_fn, parts.at(t).interval, t, dt, carry.y, carry.f
         )
+        event_times = carry.event_times
+        if events:
+            reached = steps.events.reached(
+                parts, *steps.values_at(carry.n, times)
+            )
+            y1, time = landing.cross(ode_fn, events, reached, y1)
+            *y1, time = first_order([*y1, time], _FIRST_ORDER)
+            event_times = tf.where(reached.is_row, time, event_times)
         f1 = parts.restart(tableau, step_fn, t, dt, y1, f1)
         record = carry.record
         if recorder:
@@ -86,7 +108,7 @@ def replay(
                 step_fn,
             )
         outputs = writer.write(carry, t, dt, y1, increments)
-        return (_Carry(carry.n + 1, y1, f1, outputs, record),)
+        return (_Carry(carry.n + 1, y1, f1, outputs, record, event_times),)
 
     carry = _Carry(
         n=tf.constant(0),
@@ -94,6 +116,7 @@ def replay(
         f=f,
         outputs=writer.start(y),
         record=recorder.start(t0, y, f, start_fn) if recorder else (),
+        event_times=np.nan * tf.ones_like(steps.events.stops) if events else (),
     )
     carry = tf.while_loop(
         lambda carry: carry.n < limit,
@@ -103,7 +126,8 @@ def replay(
         maximum_iterations=solver.max_num_steps,
     )[0]
     dense = writer.solution(y, carry) if keeps_dense else None
-    return writer.finish(y, carry), carry.record, dense
+    event_times = carry.event_times if events else None
+    return writer.finish(y, carry), carry.record, dense, event_times
 
 
 def _writer(tableau, ode_fn, parts, times, steps, jumps, keeps_dense):
@@ -227,6 +251,8 @@ class _DenseWriter:
         number = tf.maximum(reached, 0)
         t, dt = self._steps.at_each(number, self._times, self._jumps)
         theta = tf.math.divide_no_nan(self._times[1:] - t, dt)
+        # Far from the step that stands for none, powers overflow.
+        theta = tf.where(reached >= 0, theta, tf.zeros_like(theta))
         weights = step.dense_weights(self._tableau, theta)
         last = self._steps.capacity()
         state, *increments = [
@@ -237,7 +263,18 @@ class _DenseWriter:
             for group in carry.outputs
         ]
         state = step.interpolate(state, increments, weights)
-        state = solution.nan_unless(reached >= 0, state)
+        # The end itself: at an event, behind it.
+        state = [
+            tf.concat([leaf[:-1], end[None]], axis=0)
+            for leaf, end in zip(state, carry.y, strict=True)
+        ]
+        is_written = reached >= 0
+        if self._steps.events is not None:
+            has_ended = self._steps.events.has_ended
+            end = clocks.one_row(carry.y)
+            state = clocks.select(is_written | ~has_ended, state, end)
+            is_written |= has_ended
+        state = solution.nan_unless(is_written, state)
         return [
             tf.concat([leaf[None], rest], axis=0)
             for leaf, rest in zip(y, state, strict=True)

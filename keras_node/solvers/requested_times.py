@@ -28,15 +28,18 @@ def as_static_times(times):
     return tuple(_checked(array).tolist())
 
 
-def t_shape(solver, *shapes):
+def t_shape(solver, *shapes, events=()):
     """Returns the shape of the time that dynamics get, `()` or `(None,)`.
 
     Args:
         solver: `tfp.math.ode.Solver`.
         *shapes: Shapes of the times and jumps that are inputs of the layer;
             `None` for those that are not.
+        events: List of events, which need a clock for each sample.
     """
-    has_clocks = any(shape is not None and len(shape) == 2 for shape in shapes)
+    has_clocks = bool(events) or any(
+        shape is not None and len(shape) == 2 for shape in shapes
+    )
     has_clocks |= getattr(solver, "per_sample_steps", False)
     return (None,) if has_clocks else ()
 

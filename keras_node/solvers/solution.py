@@ -28,7 +28,8 @@ class Diagnostics(
             solvers, which do not count them.
         num_rejected_steps: Steps tried again with a smaller size; -1 as above.
         status: 0 success; -1 `max_num_steps` reached; -2 the step size fell
-            below the resolution of time; -3 non-finite values.
+            below the resolution of time; -3 non-finite values; -4 an event
+            grazes; -5 more resets than `max_events`.
     """
 
     __slots__ = ()
@@ -67,6 +68,7 @@ class Solution(typing.NamedTuple):
             record was asked for.
         record: What the recorder kept, or `None`.
         dense: `DenseSolution`, or `None`.
+        events: `EventRecord`, its times differentiable; or `None`.
     """
 
     states: list
@@ -75,6 +77,7 @@ class Solution(typing.NamedTuple):
     steps: typing.Any = None
     record: typing.Any = None
     dense: typing.Any = None
+    events: typing.Any = None
 
 
 def nan_unless(succeeded, leaves):

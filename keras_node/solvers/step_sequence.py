@@ -23,19 +23,26 @@ class AdaptiveSteps(typing.NamedTuple):
         dt: The same for its signed size; 0 in clocks that did not advance.
         output_steps: Integer per clock for each requested time: the step that
             reached it, or -1; `None` if only the end was requested.
+        events: `EventRecord`, or `None`: steps end at events as at jumps.
     """
 
     num_steps: tf.Tensor
     t: tf.TensorArray
     dt: tf.TensorArray
     output_steps: tf.Tensor
+    events: typing.Any = None
 
     # Requested times lie within steps.
     lands_on_outputs = False
 
     def at(self, n, times, jumps=None):
         """Returns `(t, dt)` of step `n`, differentiable in times and jumps."""
+        jumps = self.with_events(jumps)
         return moved(*self.values_at(n, times), times, jumps)
+
+    def with_events(self, jumps):
+        """Returns jumps with the events among them, which do not move."""
+        return jumps if self.events is None else self.events.with_jumps(jumps)
 
     def values_at(self, n, times):
         """Returns `(t, dt)` of step `n` as they were recorded."""
@@ -47,7 +54,7 @@ class AdaptiveSteps(typing.NamedTuple):
             clocks.rows_of(array.stack(), numbers)
             for array in (self.t, self.dt)
         ]
-        return moved(t, dt, times, jumps)
+        return moved(t, dt, times, self.with_events(jumps))
 
     def frozen(self):
         """Returns the same steps, cut off from the solve that chose them.
@@ -59,7 +66,8 @@ class AdaptiveSteps(typing.NamedTuple):
             array.unstack(tf.stop_gradient(array.stack()))
             for array in (self.t, self.dt)
         ]
-        return self._replace(t=t, dt=dt)
+        events = self.events and self.events.frozen()
+        return self._replace(t=t, dt=dt, events=events)
 
     def capacity(self):
         """Returns the size of an array with an entry for each step.
@@ -148,6 +156,10 @@ class FixedSteps(typing.NamedTuple):
     # Nobody differentiates it.
     values_at = at
 
+    def with_events(self, jumps):
+        """Returns the jumps: fixed steps do not look for events."""
+        return jumps
+
     def sources(self):
         """Returns, for each requested time, the row of the first equal one.
 
@@ -218,8 +230,8 @@ class StepRecorder:
             dt=record.dt.write(n, tf.where(advanced, dt, 0.0)),
         )
 
-    def steps(self, record, output_steps):
+    def steps(self, record, output_steps, events):
         """Returns the recorded `AdaptiveSteps`."""
         return AdaptiveSteps(
-            record.num_steps, record.t, record.dt, output_steps
+            record.num_steps, record.t, record.dt, output_steps, events
         )

@@ -1,0 +1,116 @@
+"""The conditions and resets of a layer's events, as functions it holds."""
+
+import keras
+import tensorflow as tf
+
+from keras_node.dynamics import traced_events
+from keras_node.dynamics.vector_field import VectorField
+from keras_node.events import Event, as_list
+
+
+class EventFunctions:
+    """The events of one layer.
+
+    Args:
+        events: `Event`, list of them, or `None`.
+        owner: Keras layer that solves with them.
+
+    Attributes:
+        events: List of `Event`s.
+    """
+
+    def __init__(self, events, owner):
+        self.events = as_list(events)
+        self._owner = owner
+        self._pairs = [
+            (
+                VectorField(event.condition, owner, "condition"),
+                event.reset and VectorField(event.reset, owner, "reset"),
+            )
+            for event in self.events
+        ]
+
+    @property
+    def layers(self):
+        """The functions that are Keras layers, for `owner` to track."""
+        functions = [field.dynamics for field in self._fields]
+        return [f for f in functions if isinstance(f, keras.layers.Layer)]
+
+    @property
+    def _fields(self):
+        return [field for pair in self._pairs for field in pair if field]
+
+    @property
+    def rows(self):
+        """The shape of the times of a sample: `()`, or `(max_events,)`."""
+        if all(event.ends_at_once for event in self.events):
+            return ()
+        return (traced_events.num_rows(self.events),)
+
+    def build(self, y):
+        """Creates the weights, and checks the functions.
+
+        Args:
+            y: `KerasTensor`, or a nested structure of them.
+
+        Raises:
+            ValueError: If a condition is not one number for each sample, a
+                reset does not match the state, or a layer is refused.
+        """
+        if not self.events:
+            return
+        for field in self._fields:
+            field.make_weights((None,), y)
+            field.refuse_stateful_layers()
+        specs = tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), y
+        )
+        events = [
+            _with_functions(event, condition.bind(), reset and reset.bind())
+            for event, (condition, reset) in zip(
+                self.events, self._pairs, strict=True
+            )
+        ]
+        traced = traced_events.trace(events, _itself, (None,), specs)
+        pairs = [(e.condition, e.reset) for e in traced.events]
+        for fields, found in zip(self._pairs, pairs, strict=True):
+            for field, function in zip(fields, found, strict=True):
+                if field:
+                    field.note(function)
+                    field.refuse_stateful_layers()
+                    field.warn_of_untracked()
+
+    def held_layers(self):
+        """Returns the layers that functions hold, for `owner` to track."""
+        return [layer for f in self._fields for layer in f.held_layers()]
+
+    def extended(self, training=None):
+        """Returns the events for a state `(y, integrals)`."""
+        return [
+            _extended(
+                event,
+                condition.bind(training),
+                reset and reset.bind(training),
+            )
+            for event, (condition, reset) in zip(
+                self.events, self._pairs, strict=True
+            )
+        ]
+
+
+def _itself(function, name):
+    return function
+
+
+def _extended(event, condition, reset):
+    return _with_functions(
+        event,
+        lambda t, state: condition(t, state[0]),
+        reset and (lambda t, state: (reset(t, state[0]), state[1])),
+    )
+
+
+def _with_functions(event, condition, reset):
+    return Event(
+        condition, event.direction, event.terminal, reset, event.max_events
+    )

@@ -1,0 +1,96 @@
+"""The events that a solve has found, and the steps that reached them."""
+
+import typing
+
+import tensorflow as tf
+
+from keras_node.solvers import step
+
+
+class EventRecord(typing.NamedTuple):
+    """The events that a solve has found, the first in row 0; per clock.
+
+    Attributes:
+        stops: Float64 `(K, batch)`, where the steps ended that reached them;
+            infinite, in the direction of the clock, where there was none.
+        indices: Integers `(K, batch)`, which event it was; -1 for none.
+        times: Float64 `(K, batch)`, the times of the events; NaN for none.
+        has_ended: Boolean per clock, whether the last one was terminal.
+    """
+
+    stops: tf.Tensor
+    indices: tf.Tensor
+    times: tf.Tensor
+    has_ended: tf.Tensor
+
+    def frozen(self):
+        """Returns the same record, cut off from the solve."""
+        return EventRecord(*map(tf.stop_gradient, self))
+
+    def with_jumps(self, jumps):
+        """Returns jumps, as `Pieces` take them, with the stops before them.
+
+        Of equal ones the first counts: an event at a jump does not move.
+        """
+        return tf.concat([tf.stop_gradient(self.stops), jumps], axis=0)
+
+    def reached(self, pieces, t, dt):
+        """Returns the events that a recorded step has reached.
+
+        Args:
+            pieces: `Pieces`, with the stops among the jumps.
+            t, dt: Float64 per clock, where the step starts and its size.
+
+        Returns:
+            `Reached`.
+        """
+        piece = pieces.at(t)
+        # A step may have ended just before an event, which the next one found.
+        lands = tf.not_equal(dt, 0.0) & tf.equal(dt, piece.end - t)
+        is_row = tf.equal(self.stops, piece.end) & lands
+        index = tf.reduce_max(tf.where(is_row, self.indices, -1), axis=0)
+        is_last = is_row & tf.equal(self._numbers, self._count - 1)
+        ends = self.has_ended & tf.reduce_any(is_last, axis=0)
+        return Reached(piece.end, piece.interval, index, ends, is_row)
+
+    def with_row(self, happens, *values):
+        """Returns the record with another row in the clocks given.
+
+        Args:
+            happens: Boolean per clock.
+            *values: Stop, index, time and end of the row, per clock.
+        """
+        stop, index, time, ends = values
+        is_row = tf.equal(self._numbers, self._count) & happens
+        return EventRecord(
+            stops=tf.where(is_row, stop, self.stops),
+            indices=tf.where(is_row, index, self.indices),
+            times=tf.where(is_row, time, self.times),
+            has_ended=self.has_ended | (happens & ends),
+        )
+
+    @property
+    def _numbers(self):
+        return tf.range(tf.shape(self.indices)[0])[:, None]
+
+    @property
+    def _count(self):
+        return tf.reduce_sum(tf.cast(self.indices >= 0, tf.int32), axis=0)
+
+
+class Reached(typing.NamedTuple):
+    """The events at the end of a step.
+
+    Attributes:
+        t: Float64 per clock, where it ends.
+        interval: `Interval` of its piece.
+        index: Integer per clock, the number of the event, -1 for none.
+        ends: Boolean per clock, whether it ends the solve.
+        is_row: Booleans `(K, batch)`, its row in the record.
+    """
+
+    t: tf.Tensor
+    interval: step.Interval
+    index: tf.Tensor
+    ends: tf.Tensor
+    is_row: tf.Tensor
