@@ -151,6 +151,25 @@ def test_stiff_rates_are_compared_and_learnt(tmp_path, capsys):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_heights_are_learnt_from_bounces(tmp_path, capsys):
+    path = tmp_path / "plot.png"
+    example = load_example("bouncing_ball")
+    example.main(["--smoke", "--output", str(path)])
+    assert "closed form" in capsys.readouterr().out
+    assert path.read_bytes().startswith(b"\x89PNG")
+    heights, restitution = example.fit_closed_form(example.observe(0))
+    assert abs(restitution - example.RESTITUTION) < 0.005
+    np.testing.assert_allclose(heights, example.HEIGHTS, rtol=0.02)
+
+
+def test_rates_of_hares_and_lynx_are_drawn(tmp_path, capsys):
+    path = tmp_path / "plot.png"
+    summary = load_example("hare_lynx").main(["--smoke", "--output", str(path)])
+    assert "R-hat" in capsys.readouterr().out
+    assert np.all(np.isfinite(summary["mean"]))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_spirals_turn_both_ways_and_hide_what_they_should():
     spirals = load_example("latent_spirals")
     curves = spirals.make_spirals(40, seed=0)

@@ -1,5 +1,6 @@
 """Rosenbrock methods: order, stiff reference values, exact gradients."""
 
+import functools
 import itertools
 
 import keras
@@ -195,6 +196,73 @@ def test_van_der_pols_value_at_mu_1000_is_that_of_the_test_set():
     np.testing.assert_allclose(results.states[-1], expected, rtol=1e-6)
 
 
+def _hires(t, y):
+    a, b, c, d, e, f, g, h = tf.unstack(y)
+    pair = 280.0 * f * h
+    return tf.stack(
+        [
+            -1.71 * a + 0.43 * b + 8.32 * c + 0.0007,
+            1.71 * a - 8.75 * b,
+            -10.03 * c + 0.43 * d + 0.035 * e,
+            8.32 * b + 1.71 * c - 1.12 * d,
+            -1.745 * e + 0.43 * f + 0.43 * g,
+            -pair + 0.69 * d + 1.71 * e - 0.43 * f + 0.69 * g,
+            pair - 1.81 * g,
+            -pair + 1.81 * g,
+        ]
+    )
+
+
+def _oregonator(t, y):
+    a, b, c = tf.unstack(y)
+    return tf.stack(
+        [
+            77.27 * (b + a * (1.0 - 8.375e-6 * a - b)),
+            (c - (1.0 + a) * b) / 77.27,
+            0.161 * (a - c),
+        ]
+    )
+
+
+TEST_SET = {
+    "hires": (
+        _hires,
+        [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0057],
+        321.8122,
+        [
+            0.7371312573325668e-3,
+            0.1442485726316185e-3,
+            0.5888729740967575e-4,
+            0.1175651343283149e-2,
+            0.2386356198831331e-2,
+            0.6238968252742796e-2,
+            0.2849998395185769e-2,
+            0.2850001604814231e-2,
+        ],
+    ),
+    "oregonator": (
+        _oregonator,
+        [1.0, 2.0, 3.0],
+        360.0,
+        [1.000814870318523, 1228.178521549917, 132.0554942846706],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEST_SET)
+def test_values_are_those_of_the_test_set(name):
+    f, y0, end, expected = TEST_SET[name]
+    solver = Rodas5P(rtol=1e-8, atol=1e-10)
+    run = tf.function(
+        lambda: keras_node.odeint(
+            f, tf.constant(y0, tf.float64), (0.0, end), solver
+        ).states[-1],
+        autograph=False,
+    )
+    # Test set for IVP solvers, Mazzia & Magherini.
+    np.testing.assert_allclose(run(), expected, rtol=1e-6)
+
+
 # Columns: derivatives by p1, p2, p3 at t = 0.4 (SUNDIALS, cvsRoberts_FSA).
 SENSITIVITIES = [
     [-3.5595e-1, 9.5431e-8, -1.5833e-11],
@@ -203,24 +271,30 @@ SENSITIVITIES = [
 ]
 
 
-def _sensitivities(solver, adjoint):
+# Those of the first species at t = 4.
+LATER = [-1.8761, 2.9614e-6, -4.9334e-10]
+
+
+def _sensitivities(solver, adjoint, end):
     k = tf.constant(K)
     y0 = tf.constant([1.0, 0.0, 0.0], tf.float64)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(k)
         end = keras_node.odeint(
-            _robertson(k), y0, (0.0, 0.4), solver, adjoint
+            _robertson(k), y0, tf.stack([0.0 * end, end]), solver, adjoint
         ).states[-1]
         parts = tf.unstack(end)
     return tf.stack([tape.gradient(part, k) for part in parts])
 
 
 def test_robertsons_sensitivities_are_those_of_sundials():
+    solver = Rodas5P(rtol=1e-8, atol=1e-12)
     run = tf.function(
-        lambda: _sensitivities(Rodas5P(rtol=1e-8, atol=1e-12), "checkpoint"),
-        autograph=False,
+        lambda end: _sensitivities(solver, "checkpoint", end), autograph=False
     )
-    np.testing.assert_allclose(run(), SENSITIVITIES, rtol=1e-4)
+    end = tf.constant(0.4, tf.float64)
+    np.testing.assert_allclose(run(end), SENSITIVITIES, rtol=1e-4)
+    np.testing.assert_allclose(run(10.0 * end)[0], LATER, rtol=1e-4)
 
 
 def _gradients(solver, adjoint, y0, times, scale):
@@ -241,6 +315,20 @@ POINT = (
 )
 
 
+def _compiled_gradients(solver, adjoint):
+    # Op by op, the steps of a tight tolerance take a minute.
+    run = tf.function(
+        lambda *point: _gradients(solver, adjoint, *point), autograph=False
+    )
+    return run(*POINT)
+
+
+@functools.cache
+def _exact_gradients():
+    solver = keras_node.solvers.Dopri8(rtol=1e-11, atol=1e-12)
+    return _compiled_gradients(solver, "checkpoint")
+
+
 @METHOD
 @pytest.mark.parametrize(
     ("clocks", "adjoint"),
@@ -249,11 +337,8 @@ POINT = (
 def test_gradients_are_those_of_an_explicit_method(method, clocks, adjoint):
     tolerance = 1e-6 if method is Rosenbrock23 else 1e-9
     solver = method(rtol=tolerance, atol=tolerance, per_sample_steps=clocks)
-    exact = keras_node.solvers.Dopri8(rtol=1e-11, atol=1e-12)
     for actual, expected in zip(
-        _gradients(solver, adjoint, *POINT),
-        _gradients(exact, "checkpoint", *POINT),
-        strict=True,
+        _compiled_gradients(solver, adjoint), _exact_gradients(), strict=True
     ):
         np.testing.assert_allclose(actual, expected, rtol=3e3 * tolerance)
 
