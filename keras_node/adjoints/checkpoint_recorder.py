@@ -181,9 +181,9 @@ class CheckpointRecorder(StepRecorder):
         kept = tf.cond(is_partial, evaluate_again, lambda: kept)
         return kept, tf.where(is_partial, self._evaluations_per_step, 0)
 
-    def steps(self, record, output_steps, events):
+    def steps(self, record, output_steps):
         """Returns the recorded `AdaptiveSteps`."""
-        return super().steps(record.steps, output_steps, events)
+        return super().steps(record.steps, output_steps)
 
     def first_stored(self, record):
         """Returns the number of the step whose state is 0 in the store.

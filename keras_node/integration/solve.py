@@ -167,9 +167,9 @@ def solve(
         times = tf.stop_gradient(times)
     events = as_list(events)
     if dense:
-        _require_steps(solver, adjoint, "dense=True")
+        _require_steps(solver, adjoint, "`dense=True` needs")
     if events:
-        _require_steps(solver, adjoint, "events")
+        _require_steps(solver, adjoint, "`events` need")
     jumps = rows = None
     if jump_times is not None:
         times_vary |= jump_clock.are_tensor(jump_times)
@@ -231,12 +231,12 @@ def solve(
     )
 
 
-def _require_steps(solver, adjoint, name):
+def _require_steps(solver, adjoint, what):
     """Raises unless a solve chooses its steps, and keeps them."""
     goes_back = adjoints.integrates_backwards(adjoint, solver)
     if goes_back or not getattr(solver, "is_adaptive", False):
         raise ValueError(
-            f"`{name}` need an adaptive one-step solver of keras_node, "
+            f"{what} an adaptive one-step solver of keras_node, "
             'and the adjoint "checkpoint" or "direct", which keep its steps. '
             f"Received: solver={type(solver).__name__}, "
             f"adjoint={type(adjoint).__name__}"

@@ -344,6 +344,11 @@ class AdaptiveLoop:
         else:
             end = solution.nan_unless(succeeded, carry.y)
             states = [tf.stack(pair) for pair in zip(y, end, strict=True)]
+        steps = None
+        if self._recorder:
+            steps = self._recorder.steps(carry.record, output_steps)
+        if steps is not None and events is not None:
+            steps = steps._replace(events=events)
         return solution.Solution(
             states=states,
             diagnostics=self._solver.diagnostics(
@@ -353,11 +358,7 @@ class AdaptiveLoop:
                 status=status,
             ),
             internal=solution.InternalState(carry.t, carry.h),
-            steps=(
-                self._recorder.steps(carry.record, output_steps, events)
-                if self._recorder
-                else None
-            ),
+            steps=steps,
             record=carry.record,
             dense=self._dense.solution(carry.dense) if self._dense else None,
             events=events,

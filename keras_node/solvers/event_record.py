@@ -1,4 +1,4 @@
-"""The events that a solve has found, and the steps that reached them."""
+"""What a solve knows of its events: those that were, and the one ahead."""
 
 import typing
 
@@ -94,3 +94,28 @@ class Reached(typing.NamedTuple):
     index: tf.Tensor
     ends: tf.Tensor
     is_row: tf.Tensor
+
+
+class EventState(typing.NamedTuple):
+    """What a solve knows of its events, between two attempts.
+
+    Attributes:
+        signs: Float64 `(E, batch)`, the last sign of each condition other than
+            0; 0 where it has not left its surface yet.
+        counts: Integers `(E, batch)`, how often each has fired.
+        stop: Float64 per clock, where the next attempt is to end, because there
+            is an event; else infinite in the direction of the clock.
+        index: Integer per clock, the number of that event, or -1.
+        size: Float64 per clock, the size of the step that it is in.
+        scale: Float64 per clock, the largest value of its condition there;
+            infinite if it jumps.
+        record: `EventRecord`.
+    """
+
+    signs: tf.Tensor
+    counts: tf.Tensor
+    stop: tf.Tensor
+    index: tf.Tensor
+    size: tf.Tensor
+    scale: tf.Tensor
+    record: EventRecord

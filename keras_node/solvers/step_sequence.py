@@ -230,8 +230,8 @@ class StepRecorder:
             dt=record.dt.write(n, tf.where(advanced, dt, 0.0)),
         )
 
-    def steps(self, record, output_steps, events):
+    def steps(self, record, output_steps):
         """Returns the recorded `AdaptiveSteps`."""
         return AdaptiveSteps(
-            record.num_steps, record.t, record.dt, output_steps, events
+            record.num_steps, record.t, record.dt, output_steps
         )
