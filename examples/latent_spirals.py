@@ -236,8 +236,13 @@ def draw(model, data, curves, predictions, path):
     flat = paths.reshape(-1, LATENT_DIM)
     _, _, directions = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
     projected = (paths - flat.mean(0)) @ directions[:2].T
-    for i in range(projected.shape[1]):
-        axes[4].plot(*projected[:, i].T, c=f"C{2 + i % 2}", lw=0.7)
+    # Two colours that the colour-blind can tell apart, too.
+    for way, color in ((1, "#0072B2"), (0, "#E69F00")):
+        lines = axes[4].plot(
+            *np.moveaxis(projected[:, 1 - way :: 2], 2, 0), c=color, lw=0.7
+        )
+        lines[0].set_label("counter-clockwise" if way else "clockwise")
+    axes[4].legend(fontsize=6)
     axes[4].set(title="latent trajectories", xticks=[], yticks=[])
     figure.tight_layout()
     figure.savefig(path, dpi=100)
