@@ -126,12 +126,13 @@ def dial(logs):
 
 
 def growth(logs):
-    """Evaluations of the first and last epoch, and the error."""
+    """Evaluations of the first and last epoch, error, and shortest epoch."""
     header = (
         "",
         "NFE, first epoch",
         "NFE, last",
         "test error, %",
+        "seconds, the shortest epoch",
     )
     rows = []
     for (variant,), lines in grouped(
@@ -143,6 +144,8 @@ def growth(logs):
                 lines[0]["nfe"],
                 lines[-1]["nfe"],
                 f"{float(lines[-1]['test_error']):.2f}",
+                # The machine had other work in some of them.
+                f"{min(map(float, column(lines, 'seconds'))):.0f}",
             )
         )
     return table(header, rows)
