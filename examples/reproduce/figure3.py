@@ -236,7 +236,12 @@ def draw_growth(axis, rows):
         epochs = [row["epoch"] for row in found]
         nfe = [row["nfe"] for row in found]
         axis.plot(epochs, nfe, "o-", c=color, label=variant)
-    axis.set(xlabel="epoch", ylabel=f"evaluations at {RTOL:g}", title="(d)")
+    axis.set(
+        xlabel="epoch",
+        xticks=range(0, EPOCHS + 1, 3),
+        ylabel=f"evaluations at {RTOL:g}",
+        title="(d)",
+    )
     axis.legend(fontsize=8)
 
 
