@@ -231,6 +231,27 @@ def test_two_crossings_in_one_step_are_seen():
     np.testing.assert_allclose(results.event_times, [0.4], rtol=1e-9)
 
 
+def test_a_crossing_of_the_wrong_direction_does_not_fire_twice():
+    # It rises and falls within one step.
+    results = keras_node.odeint(
+        lambda t, y: tf.ones_like(y),
+        tf.zeros([1, 1], tf.float64),
+        (0.0, 100.0),
+        keras_node.solvers.Tsit5(first_step_size=100.0),
+        events=[
+            Event(
+                lambda t, y: -(y[:, 0] - 30.0) * (y[:, 0] - 81.0),
+                direction=-1,
+                terminal=False,
+                max_events=3,
+            ),
+            Event(lambda t, y: y[:, 0] - 80.0, terminal=False, max_events=1),
+        ],
+    )
+    np.testing.assert_allclose(results.event_times[:2, 0], [80.0, 81.0])
+    np.testing.assert_array_equal(results.event_indices[:, 0], [1, 0, -1, -1])
+
+
 def test_an_event_within_a_rejected_step_does_not_fire():
     # Half of the first attempt is wrong by far, and crosses.
     def f(t, y):

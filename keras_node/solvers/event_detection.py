@@ -81,6 +81,7 @@ class EventDetector:
         ]
         return EventState(
             signs=signs,
+            signs_ahead=signs,
             counts=tf.zeros_like(signs, tf.int32),
             stop=nowhere,
             index=none,

@@ -89,10 +89,11 @@ class EventLanding:
         status = tf.where(
             index >= 0, self._status(state, fires, left, t, found), status
         )
+        signs = self._signs_behind(state, fires, t, found)
         happens = (index >= 0) & tf.equal(status, failures.SUCCESS)
         return (
             state._replace(
-                signs=self._signs_behind(state, fires, t, found),
+                signs=tf.where(index >= 0, signs, state.signs),
                 counts=state.counts + tf.cast(fires & happens, tf.int32),
                 record=state.record.with_row(
                     happens, t, index, found.time, ends
@@ -120,7 +121,7 @@ class EventLanding:
         Its own condition has changed sign. A reset changes all of them, but
         those that were about to change at the same time.
         """
-        signs = tf.where(fires, -state.signs, state.signs)
+        signs = tf.where(fires, -state.signs_ahead, state.signs_ahead)
         if not self._events.can_reset:
             return signs
         changes = self._events.per_event(lambda event: event.has_reset)
@@ -130,6 +131,6 @@ class EventLanding:
         behind, is_on = self._signs_at(
             found.time, found.behind, found.f, resolution
         )
-        approaches = state.signs * found.rates * self._direction < 0.0
+        approaches = state.signs_ahead * found.rates * self._direction < 0.0
         is_due = is_on & approaches & ~fires
         return tf.where(resets & ~is_due, behind, signs)

@@ -102,6 +102,8 @@ class EventState(typing.NamedTuple):
     Attributes:
         signs: Float64 `(E, batch)`, the last sign of each condition other than
             0; 0 where it has not left its surface yet.
+        signs_ahead: The same just before the event that the next attempt is to
+            end at.
         counts: Integers `(E, batch)`, how often each has fired.
         stop: Float64 per clock, where the next attempt is to end, because there
             is an event; else infinite in the direction of the clock.
@@ -113,6 +115,7 @@ class EventState(typing.NamedTuple):
     """
 
     signs: tf.Tensor
+    signs_ahead: tf.Tensor
     counts: tf.Tensor
     stop: tf.Tensor
     index: tf.Tensor

@@ -43,10 +43,15 @@ class EventSearch:
         crosses, signs = self._crossings(state, values)
         has_crossed = tf.reduce_any(crosses, axis=1) & span.accepted
         has_event = tf.reduce_any(has_crossed, axis=0)
-        theta, index, scale = tf.cond(
+        theta, index, scale, ahead = tf.cond(
             tf.reduce_any(has_event),
             lambda: self._locate(span, values, signs, crosses, has_crossed),
-            lambda: (tf.ones_like(span.t), state.index, state.scale),
+            lambda: (
+                tf.ones_like(span.t),
+                state.index,
+                state.scale,
+                state.signs_ahead,
+            ),
         )
         stop = self._time_at(span, theta)
         signs = signs[:, -1]
@@ -55,6 +60,7 @@ class EventSearch:
         return (
             state._replace(
                 signs=tf.where(advances, signs, state.signs),
+                signs_ahead=tf.where(has_event, ahead, state.signs_ahead),
                 stop=tf.where(has_event, stop, np.inf * self._direction),
                 index=tf.where(has_event, index, -1),
                 size=tf.where(has_event, tf.abs(span.dt), state.size),
@@ -124,6 +130,8 @@ class EventSearch:
     def _locate(self, span, values, signs, crosses, has_crossed):
         """Returns the first zero as a share of the step, whose, and the scale.
 
+        Also the signs of all conditions just before it.
+
         The arguments are those that `find` has found.
         """
         first = tf.argmax(tf.cast(crosses, tf.int32), 1, tf.int32)
@@ -151,10 +159,12 @@ class EventSearch:
         jumps = ~(tf.abs(at_zero) <= _LARGEST_VALUE * scale)
         scale = tf.where(jumps, np.float64(np.inf), scale)
         is_it = tf.equal(index, tf.range(tf.shape(theta)[0])[:, None])
+        at = tf.reduce_max(tf.where(is_it, first, 0), axis=0)
         return (
             tf.reduce_min(theta, axis=0),
             index,
             tf.reduce_max(tf.where(is_it, scale, 0.0), axis=0),
+            _at_look(signs[:, :-1], tf.zeros_like(first) + at),
         )
 
     def _conditions_at(self, span, theta):
