@@ -88,7 +88,7 @@ class Event:
         self.terminal = as_boolean(terminal, "terminal")
         self.reset = reset
         self.max_events = max_events
-        if max_events is None and self.terminal and reset is None:
+        if self.ends_at_once and reset is None:
             return
         if not is_positive_integer(max_events):
             raise ValueError(
@@ -97,6 +97,7 @@ class Event:
                 "needs one. "
                 f"Received: terminal={terminal}, max_events={max_events!r}"
             )
+        self.max_events = int(max_events)
 
     @property
     def ends_at_once(self):
@@ -122,6 +123,11 @@ class Event:
     def from_config(cls, config):
         """Creates an event from the result of `get_config`."""
         return configs.from_config(cls, config, condition=_read, reset=_read)
+
+
+def have_rows(events):
+    """Whether a sample may have several of the events."""
+    return not all(event.ends_at_once for event in events)
 
 
 def as_list(events):

@@ -80,6 +80,16 @@ class Problem(typing.NamedTuple):
         return wants and self.solver.is_adaptive
 
     @property
+    def inputs(self):
+        """The tensors to which the gradient flows."""
+        return [
+            *self.moments,
+            *self.y,
+            *self.field.sources,
+            *self.event_sources,
+        ]
+
+    @property
     def event_sources(self):
         """The sources of the events."""
         return [] if self.events is None else self.events.sources

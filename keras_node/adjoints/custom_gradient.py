@@ -112,7 +112,7 @@ def custom_gradient_solve(problem, make_recorder, backward, name):
 
         return tuple(_outputs(result)), gradient
 
-    outputs = list(solve(*_inputs(problem)))
+    outputs = list(solve(*problem.inputs))
     result, size = solutions[0], len(problem.y)
     states, outputs = outputs[:size], outputs[size:]
     if problem.events is not None:
@@ -122,16 +122,6 @@ def custom_gradient_solve(problem, make_recorder, backward, name):
         dense = result.dense._replace(coefficients=outputs)
         result = result._replace(dense=dense)
     return result._replace(states=states)
-
-
-def _inputs(problem):
-    """Returns the tensors to which the gradient flows."""
-    return [
-        *problem.moments,
-        *problem.y,
-        *problem.field.sources,
-        *problem.event_sources,
-    ]
 
 
 def _outputs(result):
@@ -213,7 +203,7 @@ def _differentiable_once(problem, backward, result, cotangents, name):
         flat = reported(problem.on_drift, gradients.drift, flat)
         return tuple(flat), second
 
-    flat = run(*cotangents, *_inputs(problem))
+    flat = run(*cotangents, *problem.inputs)
     unasked = [] if problem.times_vary else [None] * len(problem.moments)
     return [*unasked, *flat]
 

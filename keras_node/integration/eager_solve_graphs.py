@@ -55,12 +55,7 @@ def solve(adjoint, problem):
         return adjoint.solve(problem)
     if type(adjoint) not in ADJOINTS:
         return adjoint.solve(problem)
-    inputs = [
-        *problem.moments,
-        *problem.y,
-        *problem.field.sources,
-        *problem.event_sources,
-    ]
+    inputs = problem.inputs
     if tf_internals.may_want_higher_derivatives(inputs):
         # TensorFlow would trace them all, whether asked for or not.
         return adjoint.solve(problem)

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_node.events import have_rows
 from keras_node.solvers import pieces
 
 
@@ -54,6 +55,6 @@ def results_of(events, record):
     """
     if record is None:
         return None, None
-    if all(event.ends_at_once for event in events):
-        return record.times[0], record.indices[0]
-    return record.times, record.indices
+    if have_rows(events):
+        return record.times, record.indices
+    return record.times[0], record.indices[0]

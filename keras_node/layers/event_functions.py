@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_node.dynamics import traced_events
 from keras_node.dynamics.vector_field import VectorField
-from keras_node.events import Event, as_list
+from keras_node.events import Event, as_list, have_rows
 
 
 class EventFunctions:
@@ -21,11 +21,12 @@ class EventFunctions:
 
     def __init__(self, events, owner):
         self.events = as_list(events)
-        self._owner = owner
         self._pairs = [
             (
                 VectorField(event.condition, owner, "condition"),
-                event.reset and VectorField(event.reset, owner, "reset"),
+                None
+                if event.reset is None
+                else VectorField(event.reset, owner, "reset"),
             )
             for event in self.events
         ]
@@ -38,12 +39,13 @@ class EventFunctions:
 
     @property
     def _fields(self):
-        return [field for pair in self._pairs for field in pair if field]
+        fields = [field for pair in self._pairs for field in pair]
+        return [field for field in fields if field is not None]
 
     @property
     def rows(self):
         """The shape of the times of a sample: `()`, or `(max_events,)`."""
-        if all(event.ends_at_once for event in self.events):
+        if not have_rows(self.events):
             return ()
         return (traced_events.num_rows(self.events),)
 
@@ -65,20 +67,28 @@ class EventFunctions:
         specs = tf.nest.map_structure(
             lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), y
         )
-        events = [
-            _with_functions(event, condition.bind(), reset and reset.bind())
+        bound = self._bound(training=None)
+        traced = traced_events.trace(bound, _itself, (None,), specs)
+        pairs = [(e.condition, e.reset) for e in traced.events]
+        for fields, found in zip(self._pairs, pairs, strict=True):
+            for field, function in zip(fields, found, strict=True):
+                if field is not None:
+                    field.note(function)
+                    field.refuse_stateful_layers()
+                    field.warn_of_untracked()
+
+    def _bound(self, training):
+        """Returns the events with functions `(t, y)`."""
+        return [
+            _with_functions(
+                event,
+                condition.bind(training),
+                None if reset is None else reset.bind(training),
+            )
             for event, (condition, reset) in zip(
                 self.events, self._pairs, strict=True
             )
         ]
-        traced = traced_events.trace(events, _itself, (None,), specs)
-        pairs = [(e.condition, e.reset) for e in traced.events]
-        for fields, found in zip(self._pairs, pairs, strict=True):
-            for field, function in zip(fields, found, strict=True):
-                if field:
-                    field.note(function)
-                    field.refuse_stateful_layers()
-                    field.warn_of_untracked()
 
     def held_layers(self):
         """Returns the layers that functions hold, for `owner` to track."""
@@ -86,27 +96,22 @@ class EventFunctions:
 
     def extended(self, training=None):
         """Returns the events for a state `(y, integrals)`."""
-        return [
-            _extended(
-                event,
-                condition.bind(training),
-                reset and reset.bind(training),
-            )
-            for event, (condition, reset) in zip(
-                self.events, self._pairs, strict=True
-            )
-        ]
+        return [_extended(event) for event in self._bound(training)]
 
 
 def _itself(function, name):
     return function
 
 
-def _extended(event, condition, reset):
+def _extended(event):
+    reset = None
+    if event.reset is not None:
+        # The integrals are continuous.
+        def reset(t, state):
+            return event.reset(t, state[0]), state[1]
+
     return _with_functions(
-        event,
-        lambda t, state: condition(t, state[0]),
-        reset and (lambda t, state: (reset(t, state[0]), state[1])),
+        event, lambda t, state: event.condition(t, state[0]), reset
     )
 
 

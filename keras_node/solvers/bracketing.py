@@ -23,9 +23,8 @@ class _Bracket(typing.NamedTuple):
 def find_zero(function, low, high, at_low, at_high):
     """Returns zeros, and the values there, by the ITP method.
 
-    The zeros are the upper ends of their last brackets.
-
-    At most one evaluation more than bisection takes, and superlinear where the
+    The zeros are the upper ends of their last brackets. The method takes at
+    most one evaluation more than bisection, and is superlinear where the
     function is smooth.
 
     Args:

@@ -1,4 +1,4 @@
-"""The events of an adaptive solve: what its loop asks of them."""
+"""The face of the events towards the adaptive loop, and that of none."""
 
 import numpy as np
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""What becomes of a solve at a located event."""
+"""Located events: whether they happen, and how the solve goes on."""
 
 import numpy as np
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""What a solve knows of its events: those that were, and the one ahead."""
+"""Records of events: those that a solve has had, and the one ahead."""
 
 import typing
 

@@ -128,11 +128,10 @@ class EventSearch:
         return tf.stack(crosses, axis=1), tf.stack(lasts, axis=1)
 
     def _locate(self, span, values, signs, crosses, has_crossed):
-        """Returns the first zero as a share of the step, whose, and the scale.
+        """Returns the first zero of each clock; arguments are those of `find`.
 
-        Also the signs of all conditions just before it.
-
-        The arguments are those that `find` has found.
+        As a share of the step, with the number of its condition, the scale of
+        its values, and the signs of all conditions just before it.
         """
         first = tf.argmax(tf.cast(crosses, tf.int32), 1, tf.int32)
         after = _at_look(values, first)

@@ -1,4 +1,4 @@
-"""What happens at a located event: its exact time, and the state behind it."""
+"""The step through an event: its exact time, and the state behind it."""
 
 import typing
 
