@@ -31,8 +31,10 @@ class Event:
     than an eighth of a step, or a zero without a change of sign, are not seen:
     bound the step by requesting more times, or tighten the tolerances. Where
     the solution is found to touch the surface, or `g` jumps, there is no
-    gradient: the sample fails with status -4. Of events at one time, that which
-    comes first in the list comes first, and may undo the others by its reset.
+    gradient: the sample fails with status -4. `g` may be undefined behind a
+    zero; one that becomes NaN before fails with status -3. Of events at one
+    time, that which comes first in the list comes first, and may undo the
+    others by its reset.
 
     Args:
         condition: Callable `g(t, y)`, or a Keras layer of `(t, y)` or of `y`;

@@ -69,7 +69,7 @@ class DirectAdjoint(Adjoint):
         states = _nan_end_unless(succeeded, states)
         counts = result.diagnostics
         num_replayed = counts.num_accepted_steps * _replayed_per_step(problem)
-        num_replayed += 1 + _num_behind(problem, result.steps)
+        num_replayed += 1 + _num_behind(problem, result)
         counts = counts._replace(
             num_ode_fn_evaluations=counts.num_ode_fn_evaluations + num_replayed
         )
@@ -91,12 +91,14 @@ class DirectAdjoint(Adjoint):
         )
 
 
-def _num_behind(problem, steps):
+def _num_behind(problem, result):
     """Returns the evaluations behind jumps and events, per clock."""
-    count = pieces.num_restarts(problem.times, problem.jumps)
+    restarts = int(problem.solver.tableau.fsal)
+    count = restarts * pieces.num_restarts(
+        problem.times, problem.jumps, result.internal.t
+    )
     if problem.events is not None:
-        happened = tf.cast(steps.events.indices >= 0, tf.int32)
-        restarts = int(problem.solver.tableau.fsal)
+        happened = tf.cast(result.events.indices >= 0, tf.int32)
         per_event = restarts + landing.num_evaluations(problem.events)
         count += per_event * tf.reduce_sum(happened, axis=0)
     return count

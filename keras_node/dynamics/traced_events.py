@@ -3,6 +3,7 @@
 import functools
 import typing
 
+import numpy as np
 import tensorflow as tf
 
 from keras_node.common.conversion import as_tensor
@@ -31,13 +32,35 @@ class TracedEvent(typing.NamedTuple):
     max_events: int
 
 
+class Slopes(typing.NamedTuple):
+    """Conditions to first order along a solution, float64 `(E, batch)`.
+
+    Attributes:
+        values: The conditions.
+        rates: Their derivatives by time along the solution.
+        sizes: The sizes of the terms that they are made of, to first order.
+        epsilons: `(E, 1)`, the rounding of each: the coarsest of its
+            own and of the state's.
+    """
+
+    values: tf.Tensor
+    rates: tf.Tensor
+    sizes: tf.Tensor
+    epsilons: tf.Tensor
+
+    def frozen(self):
+        """Returns the same, without gradient."""
+        return Slopes(*map(tf.stop_gradient, self))
+
+
 class TracedEvents:
     """The events of a solve, to whose sources gradients flow, too.
 
     Args:
         events: List of `TracedEvent`s.
         slopes: List, for each event the `TracedTransform` of its condition to
-            the derivatives by time and leaves; `None` (default) to trace them.
+            it and its derivatives by time and leaves; `None` (default) to
+            trace them.
 
     Attributes:
         events: As above.
@@ -124,23 +147,29 @@ class TracedEvents:
         numbers = range(len(self.events))
         return tf.stack([self.condition(n, t, leaves) for n in numbers])
 
-    def rates(self, t, leaves, f):
-        """Returns their derivatives along the solution, `(E, batch)`.
+    def slopes(self, t, leaves, f):
+        """Returns the `Slopes` along the solution.
 
         Args:
             t: Float64 `(batch,)`.
             leaves, f: Lists of leaves, the state and its derivative.
         """
         self.trace_slopes()
-        rates = []
+        values, rates, sizes, epsilons = [], [], [], []
         for slope in self._slopes:
-            by_time, by_state = slope(_cast(t, leaves), leaves)
-            rate = tf.cast(by_time, tf.float64)
-            for a, b in zip(by_state, f, strict=True):
-                axes = list(range(1, a.shape.rank))
-                rate += tf.reduce_sum(tf.cast(a * b, tf.float64), axis=axes)
-            rates.append(rate)
-        return tf.stack(rates)
+            value, by_time, by_state = slope(_cast(t, leaves), leaves)
+            by_time = tf.cast(by_time, tf.float64)
+            values.append(tf.cast(value, tf.float64))
+            rates.append(by_time + _dot(by_state, f))
+            sizes.append(
+                tf.abs(by_time * t)
+                + _dot(_absolute(by_state), _absolute(leaves))
+            )
+            epsilons.append([_coarsest(value, *leaves)])
+        return Slopes(
+            *map(tf.stack, (values, rates, sizes)),
+            tf.constant(epsilons, tf.float64),
+        )
 
     def reset(self, number, t, leaves):
         """Returns the state after an event."""
@@ -173,11 +202,30 @@ def _slopes(function, t, leaves):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([t, leaves])
         (value,) = function(t, leaves)
-    return tape.gradient(
+    by_time, by_state = tape.gradient(
         value,
         [t, leaves],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
+    return value, by_time, by_state
+
+
+def _dot(x, y):
+    """Returns the inner products of states `(batch, ...)`, in float64."""
+    total = 0.0
+    for a, b in zip(x, y, strict=True):
+        axes = list(range(1, a.shape.rank))
+        total += tf.reduce_sum(tf.cast(a * b, tf.float64), axis=axes)
+    return total
+
+
+def _absolute(leaves):
+    return [tf.abs(leaf) for leaf in leaves]
+
+
+def _coarsest(*tensors):
+    """Returns the largest rounding of the dtypes of float tensors."""
+    return max(float(np.finfo(x.dtype.as_numpy_dtype).eps) for x in tensors)
 
 
 def trace(events, bind, t_shape, state, is_debugged=False):

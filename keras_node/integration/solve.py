@@ -215,17 +215,17 @@ def solve(
     if rows is not None:
         states = [clocks.rows_of(leaf, rows) for leaf in states]
     states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
+    end = result.internal.t
     if events:
         jumps = result.events.with_jumps(jumps)
+        end = result.events.end(end, pieces.direction_of(times))
     event_times, event_indices = event_clock.results_of(events, result.events)
     return Results(
         times=requested,
         states=tf.nest.pack_sequence_as(initial_state, states),
         diagnostics=result.diagnostics,
         solver_internal_state=result.internal,
-        dense=result.dense.moving_with(times, jumps, result.internal.t)
-        if dense
-        else None,
+        dense=result.dense.moving_with(times, jumps, end) if dense else None,
         event_times=event_times,
         event_indices=event_indices,
     )

@@ -189,10 +189,10 @@ class AdaptiveLoop:
 
     def _attempt(self, carry, longest):
         """Tries one step in every clock that is not done."""
-        trial, events, status, num_looks = self._search.look(
-            carry.events, *self._try_step(carry), carry.status
+        trial, events, num_looks = self._search.look(
+            carry.events, *self._try_step(carry)
         )
-        h, status = self._control(carry, trial, longest, status)
+        h, status = self._control(carry, trial, longest)
         outputs, dense, num_dense = self._write(carry, trial)
         num_evaluations = self._solver.evaluations_per_step()
         active = tf.cast(trial.active, tf.int32)
@@ -259,7 +259,7 @@ class AdaptiveLoop:
             increments=trial.increments,
         )
 
-    def _control(self, carry, trial, longest, status):
+    def _control(self, carry, trial, longest):
         """Returns the next step size and the status of each clock."""
         factor = step_size_control.step_size_factor(
             trial.ratio, carry.ratio, self._solver
@@ -279,7 +279,7 @@ class AdaptiveLoop:
             failures.UNDERFLOW,
             failures.NON_FINITE,
         )
-        return h, tf.where(is_stuck, reason, status)
+        return h, tf.where(is_stuck, reason, carry.status)
 
     def _write(self, carry, trial):
         """Returns outputs, polynomials, and the evaluations that they took."""

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_node.solvers import dense_output, failures
+from keras_node.solvers import dense_output
 from keras_node.solvers.event_landing import EventLanding
 from keras_node.solvers.event_record import EventRecord, EventState
 from keras_node.solvers.event_search import EventSearch
@@ -32,9 +32,9 @@ class NoEvents:
         """Returns which clocks go on: those that did."""
         return is_active
 
-    def look(self, state, trial, span, status):
-        """Returns the trial, the state and the status, and no evaluation."""
-        return trial, state, status, 0
+    def look(self, state, trial, span):
+        """Returns the trial and the state, and no evaluation."""
+        return trial, state, 0
 
     def land(self, before, state, trial, t, y, status):
         """Returns the state, the leaves and the status, and no evaluation."""
@@ -63,7 +63,7 @@ class EventDetector:
         self._where = times, jumps, dtype
         self._direction = direction_of(times)
         self._search = EventSearch(events, tableau, self._direction)
-        self._landing = EventLanding(events, ode_fn, self._direction, dtype)
+        self._landing = EventLanding(events, ode_fn, self._direction)
 
     def start(self, t, y, f, h):
         """Returns the `EventState` at the first time.
@@ -86,7 +86,7 @@ class EventDetector:
             stop=nowhere,
             index=none,
             size=h,
-            scale=tf.zeros_like(t),
+            slope=tf.zeros_like(t),
             record=EventRecord(
                 stops,
                 indices,
@@ -110,20 +110,20 @@ class EventDetector:
         """Returns the `EventRecord`."""
         return state.record
 
-    def look(self, state, trial, span, status):
+    def look(self, state, trial, span):
         """Looks for events in an accepted step, the first in each clock.
 
         A step with an event is not accepted after all: the next attempt is to
-        end at it. If that is rejected, the event is sought anew.
+        end at it. If that is rejected, the event is sought anew. Nor is a step
+        accepted in which a condition is not a number before any event.
 
         Args:
             state: `EventState`.
             trial: `Trial`.
             span: `Span` of it.
-            status: Integer per clock.
 
         Returns:
-            The trial, the state, the status, and the evaluations of each clock.
+            The trial, the state, and the evaluations of each clock.
         """
         is_new = trial.accepted & (state.index < 0)
         span = span._replace(accepted=is_new)
@@ -137,14 +137,17 @@ class EventDetector:
         span = span._replace(increments=increments)
         state, is_nan = self._search.find(state, span, trial.y1)
         is_cut = is_new & (state.index >= 0)
+        stop = Pieces(*self._where).apart(state.stop, span.t)
+        state = state._replace(stop=tf.where(is_cut, stop, state.stop))
         trial = trial._replace(
-            accepted=trial.accepted & ~is_cut,
+            accepted=trial.accepted & ~is_cut & ~is_nan,
             is_cut=is_cut,
+            # As the dynamics' own: a smaller step may end before that.
+            ratio=tf.where(is_nan, np.float64(np.nan), trial.ratio),
             # Nobody is to evaluate them again.
             increments=increments,
         )
-        status = tf.where(is_nan, failures.NON_FINITE, status)
-        return trial, state, status, num_evaluations
+        return trial, state, num_evaluations
 
     def land(self, before, state, trial, t, y, status):
         """Lets the events happen that a step has reached; see `EventLanding`.

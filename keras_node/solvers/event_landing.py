@@ -6,9 +6,12 @@ import tensorflow as tf
 from keras_node.solvers import clocks, failures, landing
 from keras_node.solvers.event_record import Reached
 
-# What a condition may differ from 0 on its surface: as much as it changes in
-# the time that this many roundings of the clock are, or of the step.
+# What a condition may differ from 0 on its surface: this many roundings of its
+# terms, or as much as it changes in the time that as many roundings of the
+# clock are, or of the step.
 _ROUNDINGS = 64.0
+# The clock's own.
+_CLOCK = float(np.finfo(np.float64).eps)
 # A rate that is smaller, relative to the condition in the step, is that of a
 # solution which touches: two zeros that rounding cannot tell apart.
 _GRAZING = 8.0
@@ -24,34 +27,45 @@ class EventLanding:
         events: `TracedEvents`.
         ode_fn: Callable `(t, leaves) -> leaves`.
         direction: 1 or -1 per clock.
-        dtype: Dtype in which the conditions get the time.
     """
 
-    def __init__(self, events, ode_fn, direction, dtype):
+    def __init__(self, events, ode_fn, direction):
         self._events = events
         self._ode_fn = ode_fn
         self._direction = direction
-        self._epsilon = float(np.finfo(dtype.as_numpy_dtype).eps)
 
     def first_signs(self, t, y, f, h):
         """Returns the signs at the first time; `h` is the first step size."""
-        signs, _ = self._signs_at(t, y, f, self._resolution(t, h))
-        return signs
+        slopes = self._events.slopes(t, y, f)
+        rates, no_lag = tf.abs(slopes.rates), tf.zeros_like(t)
+        is_on = self._are_on(slopes, t, h, rates, no_lag)
+        return self._signs(slopes, is_on)
 
-    def _resolution(self, t, h):
-        """Returns a length of time that cannot be told from 0."""
-        size = tf.maximum(tf.abs(t), tf.abs(h))
-        return _ROUNDINGS * self._epsilon * size
+    def _are_on(self, slopes, t, h, rates, lag):
+        """Returns whether a state is on the surface of each condition.
 
-    def _signs_at(self, t, y, f, resolution):
+        Args:
+            slopes: `Slopes` there.
+            t, h: Float64 per clock, its time, and the step that led to it.
+            rates: Float64 `(E, batch)`, the largest of each condition around.
+            lag: Float64 per clock, a time by which the state may be early.
+        """
+        clock = _CLOCK * tf.abs(t) + slopes.epsilons * tf.abs(h)
+        width = _ROUNDINGS * (rates * clock + slopes.epsilons * slopes.sizes)
+        width += 2.0 * rates * tf.abs(lag)
+        # One with an infinite rate is on no surface.
+        return tf.abs(slopes.values) <= tf.where(
+            tf.math.is_finite(width), width, 0.0
+        )
+
+    def _signs(self, slopes, is_on):
         """Returns the signs with which the solution goes on from a state.
 
-        Also whether the state is on the surface of each condition.
+        On a surface where the rate is unknown, 0: they are so until it leaves.
         """
-        values = self._events.conditions(t, y)
-        rates = self._events.rates(t, y, f)
-        is_on = tf.abs(values) <= resolution * tf.abs(rates)
-        return tf.sign(tf.where(is_on, rates * self._direction, values)), is_on
+        ahead = slopes.rates * self._direction
+        ahead = tf.where(tf.math.is_nan(ahead), tf.zeros_like(ahead), ahead)
+        return tf.sign(tf.where(is_on, ahead, slopes.values))
 
     def happen(self, state, index, trial, t, y, status):
         """Lets the events happen at which a step has ended.
@@ -106,14 +120,19 @@ class EventLanding:
     def _status(self, state, fires, left, t, found):
         """Returns the status of clocks at an event that may not happen."""
         is_over = tf.reduce_any(fires & (left <= 0), axis=0)
-        rate = tf.reduce_sum(tf.where(fires, found.rates, 0.0), axis=0)
-        smallest = _GRAZING * np.sqrt(self._epsilon) * state.scale
-        crosses = tf.abs(rate) * state.size > smallest
+        rates, epsilons = [
+            tf.reduce_sum(tf.where(fires, x, 0.0), axis=0)
+            for x in (found.slopes.rates, found.slopes.epsilons)
+        ]
+        smallest = _GRAZING * tf.sqrt(epsilons) * state.slope
+        crosses = tf.abs(rates) > smallest
         crosses &= tf.abs(found.time - t) <= _FARTHEST * state.size
-        is_finite = clocks.are_finite(found.y, 1)
+        # The state behind a zero that is none may be anything.
+        is_finite = clocks.are_finite(found.y, 1) | ~crosses
+        is_finite &= tf.math.is_finite(rates)
         status = tf.where(crosses, failures.SUCCESS, failures.GRAZING)
-        status = tf.where(is_over, failures.MAX_NUM_EVENTS, status)
-        return tf.where(is_finite, status, failures.NON_FINITE)
+        status = tf.where(is_finite, status, failures.NON_FINITE)
+        return tf.where(is_over, failures.MAX_NUM_EVENTS, status)
 
     def _signs_behind(self, state, fires, t, found):
         """Returns the signs behind an event.
@@ -126,11 +145,14 @@ class EventLanding:
             return signs
         changes = self._events.per_event(lambda event: event.has_reset)
         resets = tf.reduce_any(fires & changes, axis=0)
-        resolution = self._resolution(t, state.size)
-        resolution += 2.0 * tf.abs(found.time - t)
-        behind, is_on = self._signs_at(
-            found.time, found.behind, found.f, resolution
+        slopes = self._events.slopes(found.time, found.behind, found.f)
+        # What the reset leaves of an error before it may be more than a slow
+        # solution behind it covers.
+        before = found.slopes.rates
+        rates = tf.maximum(tf.abs(before), tf.abs(slopes.rates))
+        is_on = self._are_on(
+            slopes, found.time, state.size, rates, found.time - t
         )
-        approaches = state.signs_ahead * found.rates * self._direction < 0.0
+        approaches = state.signs_ahead * before * self._direction < 0.0
         is_due = is_on & approaches & ~fires
-        return tf.where(resets & ~is_due, behind, signs)
+        return tf.where(resets & ~is_due, self._signs(slopes, is_on), signs)

@@ -27,12 +27,27 @@ class EventRecord(typing.NamedTuple):
         """Returns the same record, cut off from the solve."""
         return EventRecord(*map(tf.stop_gradient, self))
 
-    def with_jumps(self, jumps):
-        """Returns jumps, as `Pieces` take them, with the stops before them.
+    def end(self, t, direction):
+        """Returns where the solution ends: at its last event, if that ends it.
 
-        Of equal ones the first counts: an event at a jump does not move.
+        The last step may have ended just before it.
+
+        Args:
+            t: Float64 per clock, the end of the last step.
+            direction: 1 or -1 per clock.
         """
-        return tf.concat([tf.stop_gradient(self.stops), jumps], axis=0)
+        is_last = tf.equal(self._numbers, self._count - 1)
+        time = tf.reduce_sum(tf.where(is_last, self.times, 0.0), axis=0)
+        is_behind = self.has_ended & (direction * (time - t) > 0.0)
+        return tf.where(is_behind, time, t)
+
+    def with_jumps(self, jumps):
+        """Returns jumps, as `Pieces` take them, with the stops behind them.
+
+        Of equal ones the first counts: a step to an event at a jump moves with
+        the jump, and the event does not, see `landing.land`.
+        """
+        return tf.concat([jumps, tf.stop_gradient(self.stops)], axis=0)
 
     def reached(self, pieces, t, dt):
         """Returns the events that a recorded step has reached.
@@ -109,8 +124,9 @@ class EventState(typing.NamedTuple):
             is an event; else infinite in the direction of the clock.
         index: Integer per clock, the number of that event, or -1.
         size: Float64 per clock, the size of the step that it is in.
-        scale: Float64 per clock, the largest value of its condition there;
-            infinite if it jumps.
+        slope: Float64 per clock, the largest value of its condition in the
+            step before it, by the time from the step's start to it; infinite
+            if the condition jumps.
         record: `EventRecord`.
     """
 
@@ -120,5 +136,5 @@ class EventState(typing.NamedTuple):
     stop: tf.Tensor
     index: tf.Tensor
     size: tf.Tensor
-    scale: tf.Tensor
+    slope: tf.Tensor
     record: EventRecord

@@ -10,6 +10,8 @@ _NUM_LOOKS = 8
 # A value at a zero that is larger than this share of those in the step belongs
 # to a condition that jumps.
 _LARGEST_VALUE = 1e-2
+# Infinite values count as this.
+_HUGE = 1e300
 
 
 class EventSearch:
@@ -37,26 +39,26 @@ class EventSearch:
         Returns:
             The `EventState`, in which clocks with an event have the next
             attempt's `stop` and `index`, others the signs at the step's end;
-            and in which clocks the condition is not a number.
+            and in which clocks a condition is not a number, before any event.
         """
         values = self._values_in(span, y1)
         crosses, signs = self._crossings(state, values)
-        has_crossed = tf.reduce_any(crosses, axis=1) & span.accepted
+        is_nan = self._are_unknown(state, values, crosses) & span.accepted
+        has_crossed = tf.reduce_any(crosses, axis=1) & span.accepted & ~is_nan
         has_event = tf.reduce_any(has_crossed, axis=0)
-        theta, index, scale, ahead = tf.cond(
+        theta, index, slope, ahead = tf.cond(
             tf.reduce_any(has_event),
             lambda: self._locate(span, values, signs, crosses, has_crossed),
             lambda: (
                 tf.ones_like(span.t),
                 state.index,
-                state.scale,
+                state.slope,
                 state.signs_ahead,
             ),
         )
         stop = self._time_at(span, theta)
         signs = signs[:, -1]
-        advances = span.accepted & ~has_event
-        is_nan = tf.reduce_any(tf.math.is_nan(values[:, -1]), axis=0)
+        advances = span.accepted & ~has_event & ~is_nan
         return (
             state._replace(
                 signs=tf.where(advances, signs, state.signs),
@@ -64,9 +66,9 @@ class EventSearch:
                 stop=tf.where(has_event, stop, np.inf * self._direction),
                 index=tf.where(has_event, index, -1),
                 size=tf.where(has_event, tf.abs(span.dt), state.size),
-                scale=tf.where(has_event, scale, state.scale),
+                slope=tf.where(has_event, slope, state.slope),
             ),
-            advances & is_nan,
+            is_nan,
         )
 
     def _time_at(self, span, theta):
@@ -89,7 +91,8 @@ class EventSearch:
             )
             for n in range(_NUM_LOOKS - 1)
         ]
-        return tf.stack([*values, self._events.conditions(span.t1, y1)], axis=1)
+        values.append(self._events.conditions(span.t1, y1))
+        return tf.clip_by_value(tf.stack(values, axis=1), -_HUGE, _HUGE)
 
     def _interpolate(self, span, theta):
         """Returns the states at time-major `theta`."""
@@ -108,14 +111,9 @@ class EventSearch:
             Booleans `(E, looks, batch)`; and float64 `(E, looks + 1, batch)`,
             the last sign before each look and at the end.
         """
-        events = self._events
-        directions = events.per_event(lambda e: float(e.direction))
+        directions = self._events.per_event(lambda e: float(e.direction))
         directions = tf.cast(directions, tf.float64)
-        # A reset that finds no room fails; others are not recorded any more.
-        limits = events.per_event(
-            lambda e: np.iinfo(np.int32).max if e.has_reset else e.max_events
-        )
-        may_fire = state.counts < limits
+        may_fire = self._may_fire(state)
         last, lasts, crosses = state.signs, [state.signs], []
         for value in tf.unstack(values, num=_NUM_LOOKS, axis=1):
             sign = tf.sign(value)
@@ -127,10 +125,27 @@ class EventSearch:
             lasts.append(last)
         return tf.stack(crosses, axis=1), tf.stack(lasts, axis=1)
 
+    def _may_fire(self, state):
+        """Returns which events happen when their condition crosses 0."""
+        # A reset that finds no room fails; others are not recorded any more.
+        limits = self._events.per_event(
+            lambda e: np.iinfo(np.int32).max if e.has_reset else e.max_events
+        )
+        return state.counts < limits
+
+    def _are_unknown(self, state, values, crosses):
+        """Returns where a condition is not a number before any crossing."""
+        is_nan = tf.math.is_nan(values) & self._may_fire(state)[:, None]
+        has_crossed = tf.cumsum(
+            tf.cast(tf.reduce_any(crosses, axis=0), tf.int32), axis=0
+        )
+        is_before = tf.equal(has_crossed, 0)
+        return tf.reduce_any(is_nan & is_before, axis=[0, 1])
+
     def _locate(self, span, values, signs, crosses, has_crossed):
         """Returns the first zero of each clock; arguments are those of `find`.
 
-        As a share of the step, with the number of its condition, the scale of
+        As a share of the step, with the number of its condition, the slope of
         its values, and the signs of all conditions just before it.
         """
         first = tf.argmax(tf.cast(crosses, tf.int32), 1, tf.int32)
@@ -151,20 +166,34 @@ class EventSearch:
             before,
             after,
         )
+        slopes = self._slopes_before(span, values, first, theta, at_zero)
         theta = tf.where(has_crossed, theta, 2.0)
         index = tf.argmin(theta, axis=0, output_type=tf.int32)
-        scale = tf.reduce_max(tf.abs(values), axis=1)
-        # A zero has a value near 0.
-        jumps = ~(tf.abs(at_zero) <= _LARGEST_VALUE * scale)
-        scale = tf.where(jumps, np.float64(np.inf), scale)
         is_it = tf.equal(index, tf.range(tf.shape(theta)[0])[:, None])
         at = tf.reduce_max(tf.where(is_it, first, 0), axis=0)
         return (
             tf.reduce_min(theta, axis=0),
             index,
-            tf.reduce_max(tf.where(is_it, scale, 0.0), axis=0),
+            tf.reduce_max(tf.where(is_it, slopes, 0.0), axis=0),
             _at_look(signs[:, :-1], tf.zeros_like(first) + at),
         )
+
+    def _slopes_before(self, span, values, first, theta, at_zero):
+        """Returns the largest values before the zeros `theta`, by their time.
+
+        Looks alone would not do: all may lie behind a zero. A condition that
+        jumps has no zero, and an infinite slope.
+        """
+        middle = tf.abs(self._conditions_at(span, 0.5 * theta))
+        is_before = tf.range(_NUM_LOOKS)[:, None] < first[:, None]
+        sizes = tf.abs(values)
+        before = tf.reduce_max(tf.where(is_before, sizes, 0.0), axis=1)
+        slopes = tf.maximum(before, middle) / (theta * tf.abs(span.dt))
+        # A zero has a value near 0.
+        around = tf.reduce_max(tf.where(sizes < _HUGE, sizes, 0.0), axis=1)
+        largest = _LARGEST_VALUE * tf.maximum(around, middle)
+        jumps = ~(tf.abs(at_zero) <= largest)
+        return tf.where(jumps, np.float64(np.inf), slopes)
 
     def _conditions_at(self, span, theta):
         """Returns each condition at a time of its own, `(E, batch)`."""

@@ -15,14 +15,15 @@ class Landed(typing.NamedTuple):
         y: List of leaves, the state with which the solve goes on, or ends.
         behind: List of leaves, the state at `t*` behind a reset.
         f: List of leaves, its derivative; about that of `y`.
-        rates: Float64 `(E, batch)`, those of the conditions before it.
+        slopes: `Slopes` of the conditions at the end of the step, before it;
+            without gradient.
     """
 
     time: tf.Tensor
     y: list
     behind: list
     f: list
-    rates: tf.Tensor
+    slopes: typing.NamedTuple
 
 
 def land(ode_fn, events, reached, y):
@@ -53,38 +54,60 @@ def land(ode_fn, events, reached, y):
     # At a jump the dynamics are those before it.
     before = tf.clip_by_value(t, *reached.interval)
     f = ode_fn(tf.cast(before, y[0].dtype), y)
-    values = events.conditions(t, y)
-    rates = tf.stop_gradient(events.rates(t, y, f))
-    fires = tf.equal(index, tf.range(tf.shape(values)[0])[:, None])
-    lags = -tf.math.divide_no_nan(values, rates)
-    lag = tf.reduce_sum(tf.where(fires, lags, 0.0), axis=0)
+    slopes = events.slopes(t, y, f).frozen()
+    lag = tf.zeros_like(t)
+    for number, rate in enumerate(tf.unstack(slopes.rates)):
+        is_it = tf.equal(index, number)
+        lag = tf.where(is_it, _lag(events, number, is_it, t, y, rate), lag)
     at_event = clocks.add(y, clocks.scale(lag, f))
     y_next, behind = clocks.select(ends, at_event, y), at_event
     for number, event in enumerate(events.events):
         if not event.has_reset:
             continue
         is_it = tf.equal(index, number) & ~ends
-        after, slope = _reset(ode_fn, events, number, is_it, t + lag, at_event)
+        after, slope = _reset(
+            ode_fn, events, number, is_it, reached, t + lag, at_event
+        )
         back = clocks.add(after, clocks.scale(-lag, slope))
         y_next = clocks.select(is_it, back, y_next)
         behind = clocks.select(is_it, after, behind)
         f = clocks.select(is_it, slope, f)
-    return Landed(t + lag, y_next, behind, f, rates)
+    return Landed(t + lag, y_next, behind, f, slopes)
 
 
-def _reset(ode_fn, events, number, is_it, t, y):
+def _lag(events, number, is_it, t, y, rate):
+    """Returns how long after `t` the clocks given reach an event."""
+
+    def happen():
+        value = events.condition(number, *_own(is_it, t, y))
+        rates = tf.where(is_it, rate, tf.ones_like(rate))
+        return -tf.math.divide_no_nan(value, rates)
+
+    return tf.cond(tf.reduce_any(is_it), happen, lambda: tf.zeros_like(t))
+
+
+def _own(is_it, t, y):
+    """Returns times and states of clocks, in place of others that of one.
+
+    A condition or a reset may be undefined at the states of other clocks, and 0
+    times its gradient there NaN.
+    """
+    one = tf.argmax(tf.cast(is_it, tf.int32))
+    time = tf.where(is_it, t, t[one])
+    return time, clocks.select(is_it, y, [leaf[one][None] for leaf in y])
+
+
+def _reset(ode_fn, events, number, is_it, reached, t, y):
     """Returns the state behind a reset, and its derivative.
 
-    A reset may be undefined at the states of other clocks, and 0 times its
-    gradient there NaN: it gets that of one of its own in their place.
+    At a jump that is the derivative before it, as that of the step.
     """
 
     def happen():
-        one = tf.argmax(tf.cast(is_it, tf.int32))
-        own = clocks.select(is_it, y, [leaf[one][None] for leaf in y])
-        time = tf.where(is_it, t, t[one])
+        time, own = _own(is_it, t, y)
         behind = events.reset(number, time, own)
-        return behind, ode_fn(tf.cast(time, behind[0].dtype), behind)
+        before = tf.clip_by_value(time, *reached.interval)
+        return behind, ode_fn(tf.cast(before, behind[0].dtype), behind)
 
     def skip():
         return y, [tf.zeros_like(leaf) for leaf in y]

@@ -101,6 +101,27 @@ class Pieces:
         lands = self.reaches_end(tf.abs(dt), t, piece)
         return has_moved & lands & piece.ends_at_jump
 
+    def apart(self, stop, t):
+        """Returns a time that the dtype tells from the jumps around `t`.
+
+        One that it does not tell from the jump ahead moves onto that, and one
+        that it does not tell from the jump behind a rounding away from it:
+        there is a time to evaluate the dynamics on the right side.
+
+        Args:
+            stop: Float64 per clock, a time in the piece ahead of `t`.
+            t: Float64 per clock.
+        """
+        piece = self.at(t)
+        first, last = tf.cast(piece.first, self._dtype), piece.interval
+        last = tf.where(self._direction > 0.0, last.high, last.low)
+        nearest = tf.cast(_next_after(first, self._direction), tf.float64)
+        follows_jump = tf.not_equal(piece.first, self._times[0])
+        is_near = self._direction * (_rounded(stop, self._dtype) - nearest) < 0
+        stop = tf.where(follows_jump & is_near, nearest, stop)
+        is_near = self._direction * (_rounded(stop, self._dtype) - last) >= 0
+        return tf.where(piece.ends_at_jump & is_near, piece.end, stop)
+
     def reaches_end(self, size, t, piece):
         """Returns whether a step would leave nothing of a piece but a sliver.
 
@@ -170,16 +191,28 @@ def ends(t, times, jumps):
     return (start[0], end[0]) if is_one else (start, end)
 
 
-def num_restarts(times, jumps):
-    """Returns how often a clock takes the derivative anew behind jumps."""
+def num_restarts(times, jumps, end=None):
+    """Returns how often a clock takes the derivative anew behind jumps.
+
+    Args:
+        times, jumps: As in `Pieces`.
+        end: Float64 per clock, how far it has come; `None` (default) for all.
+    """
     if jumps is None:
         return tf.zeros_like(times[0], tf.int32)
+    if end is not None:
+        is_reached = direction_of(times) * (end - jumps) >= 0.0
+        jumps = tf.where(is_reached, jumps, np.float64(np.inf))
     is_within = tf.math.is_finite(jumps) & tf.not_equal(jumps, times[0])
     is_within &= tf.not_equal(jumps, times[-1])
     # Equal ones are one jump.
     is_new = tf.not_equal(jumps[1:], jumps[:-1])
     is_new = tf.concat([tf.ones_like(is_within[:1]), is_new], axis=0)
     return tf.reduce_sum(tf.cast(is_within & is_new, tf.int32), axis=0)
+
+
+def _rounded(t, dtype):
+    return tf.cast(tf.cast(t, dtype), tf.float64)
 
 
 def _like(value, x):
