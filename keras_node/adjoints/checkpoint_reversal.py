@@ -181,9 +181,10 @@ class Reversal:
         event_source_bars = carry.event_source_bars
         num_evaluations = taken.num_evaluations
         if self._problem.events:
-            y_bar, more, event_source_bars, count = self._reverse_events(
+            y_bar, t_bar, more, event_source_bars, count = self._reverse_events(
                 carry, taken, y_bar
             )
+            t1_bar += t_bar
             source_bars = clocks.add(source_bars, more)
             num_evaluations += count
         found = self._step_gradient.pull_back(
@@ -256,9 +257,9 @@ class Reversal:
         """Pulls back the events at the end of a step, see `landing.land`.
 
         Returns:
-            Cotangents of the state at the end of the step, of the connected
-            sources of the dynamics, to be added, and of those of the events;
-            and the number of evaluations.
+            Cotangents of the state at the end of the step, of the time there,
+            of the connected sources of the dynamics, to be added, and of those
+            of the events; and the number of evaluations.
         """
         reached = self._steps.events.reached(
             self._pieces, *self._steps.values_at(carry.n, self._times)
@@ -268,10 +269,11 @@ class Reversal:
 
         def pull_back():
             bars = self._landing_vjp(reached, taken.y1, time_bar, y_bar)
-            leaves, sources, event_sources = bars
+            t_bar, leaves, sources, event_sources = bars
             connected = zip(sources, self._gradient.is_connected, strict=True)
             return (
                 leaves,
+                t_bar,
                 [bar for bar, is_connected in connected if is_connected],
                 clocks.add(carry.event_source_bars, event_sources),
                 landing.num_evaluations(self._problem.events),
@@ -279,21 +281,22 @@ class Reversal:
 
         def skip():
             nothing = [tf.zeros_like(bar) for bar in carry.source_bars]
-            return y_bar, nothing, carry.event_source_bars, 0
+            no_time = tf.zeros_like(time_bar)
+            return y_bar, no_time, nothing, carry.event_source_bars, 0
 
         return tf.cond(tf.reduce_any(reached.is_row), pull_back, skip)
 
     def _landing_vjp(self, reached, y, time_bar, y_bar):
-        """Returns the cotangents of the state, and of the two sources."""
-        y = [tf.identity(leaf) for leaf in y]
+        """Returns the cotangents of time, state, and of the two sources."""
+        t, *y = map(tf.identity, [reached.t, *y])
         field, sources = self._problem.field.with_copies()
         events, event_sources = self._problem.events.with_copies()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([y, sources, event_sources])
-            landed = landing.land(field, events, reached, y)
+            tape.watch([t, y, sources, event_sources])
+            landed = landing.land(field, events, reached._replace(t=t), y)
         bars = tape.gradient(
             [landed.time, *landed.y],
-            [y, sources, event_sources],
+            [t, y, sources, event_sources],
             output_gradients=[time_bar, *y_bar],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )

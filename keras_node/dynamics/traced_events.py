@@ -3,7 +3,7 @@
 import functools
 import typing
 
-import numpy as np
+import ml_dtypes
 import tensorflow as tf
 
 from keras_node.common.conversion import as_tensor
@@ -47,6 +47,11 @@ class Slopes(typing.NamedTuple):
     rates: tf.Tensor
     sizes: tf.Tensor
     epsilons: tf.Tensor
+
+    def are_finite(self, number):
+        """Returns where a condition and its derivatives are finite."""
+        parts = [self.values[number], self.rates[number], self.sizes[number]]
+        return tf.math.is_finite(tf.add_n(parts))
 
     def frozen(self):
         """Returns the same, without gradient."""
@@ -225,7 +230,8 @@ def _absolute(leaves):
 
 def _coarsest(*tensors):
     """Returns the largest rounding of the dtypes of float tensors."""
-    return max(float(np.finfo(x.dtype.as_numpy_dtype).eps) for x in tensors)
+    dtypes = [x.dtype.as_numpy_dtype for x in tensors]
+    return max(float(ml_dtypes.finfo(dtype).eps) for dtype in dtypes)
 
 
 def trace(events, bind, t_shape, state, is_debugged=False):

@@ -162,5 +162,6 @@ class EventDetector:
         Returns:
             `(state, y, status, num_evaluations)`.
         """
-        index = tf.where(trial.accepted, before.index, -1)
+        # A shorter step ends before it, and it is sought anew.
+        index = tf.where(trial.accepted & trial.lands, before.index, -1)
         return self._landing.happen(state, index, trial, t, y, status)

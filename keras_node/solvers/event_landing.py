@@ -7,9 +7,10 @@ from keras_node.solvers import clocks, failures, landing
 from keras_node.solvers.event_record import Reached
 
 # What a condition may differ from 0 on its surface: this many roundings of its
-# terms, or as much as it changes in the time that as many roundings of the
-# clock are, or of the step.
-_ROUNDINGS = 64.0
+# terms, and as much as it changes in the time that this many roundings of the
+# clock are, and of the step.
+_ROUNDINGS_OF_TERMS = 8.0
+_ROUNDINGS_OF_TIME = 64.0
 # The clock's own.
 _CLOCK = float(np.finfo(np.float64).eps)
 # A rate that is smaller, relative to the condition in the step, is that of a
@@ -50,9 +51,10 @@ class EventLanding:
             rates: Float64 `(E, batch)`, the largest of each condition around.
             lag: Float64 per clock, a time by which the state may be early.
         """
-        clock = _CLOCK * tf.abs(t) + slopes.epsilons * tf.abs(h)
-        width = _ROUNDINGS * (rates * clock + slopes.epsilons * slopes.sizes)
-        width += 2.0 * rates * tf.abs(lag)
+        time = _CLOCK * tf.abs(t) + slopes.epsilons * tf.abs(h)
+        time = _ROUNDINGS_OF_TIME * time + 2.0 * tf.abs(lag)
+        terms = _ROUNDINGS_OF_TERMS * slopes.epsilons * slopes.sizes
+        width = rates * time + terms
         # One with an infinite rate is on no surface.
         return tf.abs(slopes.values) <= tf.where(
             tf.math.is_finite(width), width, 0.0
@@ -120,12 +122,13 @@ class EventLanding:
     def _status(self, state, fires, left, t, found):
         """Returns the status of clocks at an event that may not happen."""
         is_over = tf.reduce_any(fires & (left <= 0), axis=0)
+        # Positive in the direction in which the condition has crossed.
+        towards = -state.signs_ahead * self._direction
         rates, epsilons = [
             tf.reduce_sum(tf.where(fires, x, 0.0), axis=0)
-            for x in (found.slopes.rates, found.slopes.epsilons)
+            for x in (found.slopes.rates * towards, found.slopes.epsilons)
         ]
-        smallest = _GRAZING * tf.sqrt(epsilons) * state.slope
-        crosses = tf.abs(rates) > smallest
+        crosses = rates > _GRAZING * tf.sqrt(epsilons) * state.slope
         crosses &= tf.abs(found.time - t) <= _FARTHEST * state.size
         # The state behind a zero that is none may be anything.
         is_finite = clocks.are_finite(found.y, 1) | ~crosses

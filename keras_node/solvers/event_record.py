@@ -45,7 +45,7 @@ class EventRecord(typing.NamedTuple):
         """Returns jumps, as `Pieces` take them, with the stops behind them.
 
         Of equal ones the first counts: a step to an event at a jump moves with
-        the jump, and the event does not, see `landing.land`.
+        the jump. The event does not: `landing.land` takes that back.
         """
         return tf.concat([jumps, tf.stop_gradient(self.stops)], axis=0)
 
@@ -109,6 +109,10 @@ class Reached(typing.NamedTuple):
     index: tf.Tensor
     ends: tf.Tensor
     is_row: tf.Tensor
+
+    def moving_with(self, end):
+        """Returns the same, with the gradient of the step's end in `t`."""
+        return self._replace(t=self.t + (end - tf.stop_gradient(end)))
 
 
 class EventState(typing.NamedTuple):

@@ -58,7 +58,10 @@ def land(ode_fn, events, reached, y):
     lag = tf.zeros_like(t)
     for number, rate in enumerate(tf.unstack(slopes.rates)):
         is_it = tf.equal(index, number)
-        lag = tf.where(is_it, _lag(events, number, is_it, t, y, rate), lag)
+        is_safe = is_it | slopes.are_finite(number)
+        lag = tf.where(
+            is_it, _lag(events, number, (is_it, is_safe), t, y, rate), lag
+        )
     at_event = clocks.add(y, clocks.scale(lag, f))
     y_next, behind = clocks.select(ends, at_event, y), at_event
     for number, event in enumerate(events.events):
@@ -75,26 +78,31 @@ def land(ode_fn, events, reached, y):
     return Landed(t + lag, y_next, behind, f, slopes)
 
 
-def _lag(events, number, is_it, t, y, rate):
-    """Returns how long after `t` the clocks given reach an event."""
+def _lag(events, number, masks, t, y, rate):
+    """Returns how long after `t` the clocks given reach an event.
+
+    Args:
+        masks: Which clocks do, and in which the condition may be evaluated.
+    """
+    is_it, is_safe = masks
 
     def happen():
-        value = events.condition(number, *_own(is_it, t, y))
+        value = events.condition(number, *_at_safe(is_safe, is_it, t, y))
         rates = tf.where(is_it, rate, tf.ones_like(rate))
         return -tf.math.divide_no_nan(value, rates)
 
     return tf.cond(tf.reduce_any(is_it), happen, lambda: tf.zeros_like(t))
 
 
-def _own(is_it, t, y):
-    """Returns times and states of clocks, in place of others that of one.
+def _at_safe(is_safe, is_it, t, y):
+    """Returns times and states, in unsafe clocks those of one that fires.
 
     A condition or a reset may be undefined at the states of other clocks, and 0
     times its gradient there NaN.
     """
     one = tf.argmax(tf.cast(is_it, tf.int32))
-    time = tf.where(is_it, t, t[one])
-    return time, clocks.select(is_it, y, [leaf[one][None] for leaf in y])
+    time = tf.where(is_safe, t, t[one])
+    return time, clocks.select(is_safe, y, [leaf[one][None] for leaf in y])
 
 
 def _reset(ode_fn, events, number, is_it, reached, t, y):
@@ -104,7 +112,7 @@ def _reset(ode_fn, events, number, is_it, reached, t, y):
     """
 
     def happen():
-        time, own = _own(is_it, t, y)
+        time, own = _at_safe(is_it, is_it, t, y)
         behind = events.reset(number, time, own)
         before = tf.clip_by_value(time, *reached.interval)
         return behind, ode_fn(tf.cast(before, behind[0].dtype), behind)

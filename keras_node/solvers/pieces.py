@@ -119,6 +119,8 @@ class Pieces:
         follows_jump = tf.not_equal(piece.first, self._times[0])
         is_near = self._direction * (_rounded(stop, self._dtype) - nearest) < 0
         stop = tf.where(follows_jump & is_near, nearest, stop)
+        is_beyond = self._direction * (stop - piece.end) > 0.0
+        stop = tf.where(is_beyond, piece.end, stop)
         is_near = self._direction * (_rounded(stop, self._dtype) - last) >= 0
         return tf.where(piece.ends_at_jump & is_near, piece.end, stop)
 

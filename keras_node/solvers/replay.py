@@ -92,6 +92,7 @@ def replay(
             reached = steps.events.reached(
                 parts, *steps.values_at(carry.n, times)
             )
+            reached = reached.moving_with(t + dt)
             y1, time = landing.cross(ode_fn, events, reached, y1)
             *y1, time = first_order([*y1, time], _FIRST_ORDER)
             event_times = tf.where(reached.is_row, time, event_times)
