@@ -54,6 +54,17 @@ def test_network_that_does_not_exist_is_refused(mnist, capsys):
     assert "odenet" in capsys.readouterr().err
 
 
+def test_flow_matching_example_compares_three_ways(tmp_path, capsys):
+    example = load_example("flow_matching")
+    picture, log = tmp_path / "plot.png", tmp_path / "log.csv"
+    example.main(["--smoke", "--output", str(picture), "--log", str(log)])
+    table = capsys.readouterr().out
+    for method in ("likelihood", "flow matching", "both"):
+        assert method in table
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(log.read_text().splitlines()) == 4
+
+
 @pytest.mark.slow
 def test_density_example_ends_with_its_table_and_plot(tmp_path, capsys):
     example = load_example("cnf_density")

@@ -13,6 +13,7 @@ RANKS = [
         "events",
         "interpolation",
         "likelihoods",
+        "objectives",
         "regularizers",
         "solvers",
         "trace",

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 from keras_node.common.arguments import is_integer
 from keras_node.common.conversion import is_integer_tensor
+from keras_node.flows.sampled_base import has_density
 
 
 def check_sample_shape(sample_shape):
@@ -64,6 +65,17 @@ def check_events(bijector, base_distribution):
             "distribution must have at least that many. Wrap it in "
             "`tfd.Independent`, or use one such as `MultivariateNormalDiag`. "
             f"Received: event_shape={base_distribution.event_shape}"
+        )
+
+
+def check_density(base_distribution):
+    """Raises `ValueError` for a base distribution of samples alone."""
+    if not has_density(base_distribution):
+        raise ValueError(
+            "A likelihood needs a base distribution with a density, such as "
+            "`tfd.MultivariateNormalDiag`. With samples alone a flow is "
+            'trained by `compile(..., objective="flow_matching")`, and gives '
+            f"samples. Received: base_distribution={base_distribution!r}"
         )
 
 

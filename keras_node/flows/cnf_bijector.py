@@ -11,7 +11,7 @@ from keras_node import regularizers as regularization
 from keras_node import trace as trace_estimators
 from keras_node.common import nfe_metrics, tfp_internals
 from keras_node.common.random_numbers import Seeds
-from keras_node.dynamics import probe_noise
+from keras_node.dynamics import probe_noise, traced_field
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.flows import building, event_shapes
 from keras_node.flows.augmented_dynamics import augmented_dynamics
@@ -246,17 +246,9 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
 
     def _build_for(self, x, condition=None, training=None):
         """Makes the weights; returns what a solve over no time would."""
-        event_shapes.check_event(x, self.event_ndims)
-        self.field.check_condition(condition)
-        y = event_shapes.flatten_batch(x, self.event_ndims)
-        if condition is not None:
-            condition = event_shapes.flatten_condition(
-                condition, x, self.event_ndims
-            )
-        self._build_dynamics(y, condition)
+        self._rows_of(x, condition)
         self._had_condition |= condition is not None
-        batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
-        log_det = tf.zeros(batch, x.dtype)
+        log_det = tf.zeros(self._batch_of(x), x.dtype)
         return tf.identity(x), {"fldj": log_det, "ildj": log_det}
 
     def _forward(self, x, **options):
@@ -284,15 +276,7 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
 
     def call(self, x, times, condition=None, training=None):
         """Returns the state at the last time, and its log-det."""
-        event_shapes.check_event(x, self.event_ndims)
-        self.field.check_condition(condition)
-        batch = tf.shape(x)[: x.shape.rank - self.event_ndims]
-        y = event_shapes.flatten_batch(x, self.event_ndims)
-        if condition is not None:
-            condition = event_shapes.flatten_condition(
-                condition, x, self.event_ndims
-            )
-        self._build_dynamics(y, condition)
+        y, condition = self._rows_of(x, condition)
         results = solve(
             self._ode_fn(y, condition, training),
             (
@@ -318,7 +302,51 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         y, log_det, integrals = states
         self._penalties.report(self, integrals)
         y = tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape)
-        return y, tf.reshape(log_det, batch)
+        return y, tf.reshape(log_det, self._batch_of(x))
+
+    def velocity(self, t, x, condition=None, training=None):
+        """Returns the dynamics `f(t, x)` of points, each at its own time.
+
+        Args:
+            t: Float tensor `(batch,)`, times.
+            x: Float tensor `(batch, ..., event)`.
+            condition, training: As in a call.
+
+        Returns:
+            A tensor shaped as `x`.
+
+        Raises:
+            ValueError: If the dynamics only work with a scalar time.
+        """
+        y, condition = self._rows_of(x, condition)
+        batch = self._batch_of(x)
+        t = tf.reshape(t, [-1] + [1] * (x.shape.rank - self.event_ndims - 1))
+        t = tf.reshape(tf.broadcast_to(tf.cast(t, y.dtype), batch), [-1])
+        ode_fn = self.field.bind(training, condition)
+        field = traced_field.trace(ode_fn, t.shape, y)
+        self.field.note(field)
+        self._track_field()
+        (slope,) = field(t, [y])
+        slope = tf.cast(tf.reshape(slope, tf.shape(x)), x.dtype)
+        return tf.ensure_shape(slope, x.shape)
+
+    def _batch_of(self, x):
+        return tf.shape(x)[: x.shape.rank - self.event_ndims]
+
+    def _rows_of(self, x, condition):
+        """Returns events and their conditions with one batch axis, checked.
+
+        Makes the weights of the dynamics.
+        """
+        event_shapes.check_event(x, self.event_ndims)
+        self.field.check_condition(condition)
+        y = event_shapes.flatten_batch(x, self.event_ndims)
+        if condition is not None:
+            condition = event_shapes.flatten_condition(
+                condition, x, self.event_ndims
+            )
+        self._build_dynamics(y, condition)
+        return y, condition
 
     def _build_dynamics(self, y, condition):
         if not self._is_field_built:

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_node.flows import bijector_kwargs
+from keras_node.flows.sampled_base import has_density
 from keras_node.saving import saved_model
 
 
@@ -60,14 +61,12 @@ def write_flow(flow, path, options=None):
         x, _, options = checked(x, x_spec.shape, condition)
         return {"z": flow.bijector.inverse(x, **options)}
 
-    saved_model.write(
-        flow,
-        path,
-        options,
-        {
-            log_prob: [x_spec, *conditions],
-            sample: [num_samples, *conditions],
-            forward: [z_spec, *conditions],
-            inverse: [x_spec, *conditions],
-        },
-    )
+    signatures = {
+        log_prob: [x_spec, *conditions],
+        sample: [num_samples, *conditions],
+        forward: [z_spec, *conditions],
+        inverse: [x_spec, *conditions],
+    }
+    if not has_density(flow.base_distribution):
+        del signatures[log_prob]
+    saved_model.write(flow, path, options, signatures)

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_node import objectives
 from keras_node.common import keras_internals, tfp_variables, unsupervised
 from keras_node.common.arguments import is_integer
 from keras_node.common.conversion import as_floats
@@ -16,6 +17,8 @@ from keras_node.flows.bijector_kwargs import (
     takes_condition,
 )
 from keras_node.flows.cache_versions import pinned
+from keras_node.flows.sampled_base import as_distribution, has_density
+from keras_node.flows.velocity_matching import VelocityMatching
 from keras_node.saving import configs, tfp_objects
 
 
@@ -27,11 +30,13 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
 
         log p(x) = log p_base(g^-1(x)) + log |det dg^-1/dx|
 
-    `fit(x)` maximises the likelihood of data; `fit_to_density` finds the
+    `fit(x)` maximises the likelihood of data, or, after
+    `compile(optimizer, objective="flow_matching")`, regresses the vector field
+    on paths from base to data, which solves no ODE; `fit_to_density` finds the
     flow closest to a density that is known up to a factor. The loss of `fit`
     is the mean of `-log p(x)`, in nats, plus the penalties of the flow's
-    regularizers; `evaluate` returns the mean alone, `predict` returns
-    `log p(x)` of each sample.
+    regularizers, or that of the regression; `evaluate` returns the mean of
+    `-log p(x)` alone, `predict` returns `log p(x)` of each sample.
 
     Every variable in the bijector and the distribution is trained, Keras's or
     TensorFlow's, including those of networks in functions of a bijector. All
@@ -43,7 +48,10 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         bijector: A tfp bijector, such as a `CNFBijector`, or a `tfb.Chain` of
             several, each `CNFBijector` with a different name.
         base_distribution: A tfp distribution whose events are inputs of the
-            bijector.
+            bijector; or, for flow matching, an object whose method `sample(n)`
+            or `sample(n, seed)` returns a float tensor `(n, event)`. Of such,
+            and of a `tfd.Empirical`, there is no density: `evaluate` returns
+            the loss of the regression.
         **kwargs: Other arguments of `keras.Model`.
 
     Call arguments:
@@ -53,7 +61,8 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         training: Boolean, passed to the flows.
 
     Output shape:
-        `(batch,)`, the log-density in nats.
+        `(batch,)`, the log-density in nats; of a base without a density, minus
+        the loss of the regression.
 
     Raises:
         ValueError: If the events of bijector and base do not fit, two flows
@@ -76,6 +85,7 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
     """
 
     def __init__(self, bijector, base_distribution, **kwargs):
+        base_distribution = as_distribution(base_distribution)
         checks.check_types(bijector, base_distribution)
         checks.check_events(bijector, base_distribution)
         kwargs.setdefault("dtype", base_distribution.dtype.name)
@@ -95,6 +105,10 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         self.condition_shape = None
         self._seeds = Seeds()
         self._target_log_prob = None
+        self._has_density = has_density(base_distribution)
+        self._set_objective(
+            "likelihood" if self._has_density else "flow_matching"
+        )
         if not any(takes_condition(flow) for flow in self._flows):
             self._make_weights(None)
             self.built = True
@@ -162,13 +176,59 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
             self.build(shapes)
         return x
 
+    def compile(self, *args, objective="likelihood", **kwargs):
+        """Does what `keras.Model.compile` does, without a loss.
+
+        Args:
+            *args: As those of `keras.Model.compile`: the optimizer.
+            objective: Objective identifier, see `keras_node.objectives.get`:
+                `"likelihood"` (default) or `"flow_matching"`.
+            **kwargs: Other arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: If the objective does not fit the bijector or the base.
+        """
+        self._set_objective(objective)
+        super().compile(*args, **kwargs)
+
+    def _set_objective(self, objective):
+        objective, matching = objectives.get(objective), None
+        if isinstance(objective, objectives.FlowMatching):
+            matching = VelocityMatching(
+                self.bijector, self.base_distribution, objective
+            )
+        else:
+            checks.check_density(self.base_distribution)
+        self.objective, self._matching = objective, matching
+
+    def get_compile_config(self):
+        """Returns the arguments of `compile`, for saving."""
+        config = super().get_compile_config()
+        if config is not None:
+            config["objective"] = objectives.serialize(self.objective)
+        return config
+
+    def compile_from_config(self, config):
+        """Compiles as the result of `get_compile_config` says."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def predict(self, *args, **kwargs):
+        """Does what `keras.Model.predict` does: returns log-densities."""
+        checks.check_density(self.base_distribution)
+        return super().predict(*args, **kwargs)
+
     def call(self, inputs, training=None):
         if training and self._target_log_prob is not None:
             return self._log_density_ratio(tf.shape(inputs)[0])
-        if not isinstance(inputs, dict):
-            return self._log_prob(inputs, None, training)
-        checks.check_keys(inputs)
-        return self._log_prob(inputs["x"], inputs["condition"], training)
+        x, condition = inputs, None
+        if isinstance(inputs, dict):
+            checks.check_keys(inputs)
+            x, condition = inputs["x"], inputs["condition"]
+        if self._matching is not None and (training or not self._has_density):
+            return -self._matching_losses(x, condition, training)
+        return self._log_prob(x, condition, training)
 
     def compute_output_shape(self, input_shape):
         if isinstance(input_shape, dict):
@@ -329,14 +389,32 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         # if that was sampled before a step of training.
         x = tf.identity(as_floats(x, "x", self.distribution.dtype))
         options = self._options(condition, training)
+        checks.check_density(self.base_distribution)
         with pinned(), building.refusing_new_weights():
             return self.distribution.log_prob(x, bijector_kwargs=options)
 
-    def _log_density_ratio(self, count):
-        """Returns `log p(x) - log q(x)` of new samples from `q`."""
+    def _next_seed(self):
+        """Returns a new seed, `(2,)`, of this replica."""
         seed = tf.cast(self._seeds.next(), tf.int32)
         replica = tf.distribute.get_replica_context()
-        seed += [0, replica.replica_id_in_sync_group if replica else 0]
+        return seed + [0, replica.replica_id_in_sync_group if replica else 0]
+
+    def _matching_losses(self, x, condition, training):
+        """Returns the squared errors of the regression, `(batch,)`."""
+        x = as_floats(x, "x", self.distribution.dtype)
+        if condition is not None:
+            condition = as_floats(
+                condition, "condition", self.distribution.dtype
+            )
+        self._options(condition, training)  # Builds and checks.
+        with building.refusing_new_weights():
+            return self._matching.losses(
+                x, condition, training, self._next_seed()
+            )
+
+    def _log_density_ratio(self, count):
+        """Returns `log p(x) - log q(x)` of new samples from `q`."""
+        seed = self._next_seed()
         options = self._options(None, True)
         with pinned(), building.refusing_new_weights():
             z = self.base_distribution.sample(count, seed=seed)
