@@ -26,6 +26,7 @@ from keras_node.latent.latent_ode import LatentODE  # noqa: E402
 from keras_node.layers.augment import Augment  # noqa: E402
 from keras_node.layers.group_normalization import GroupNormalization  # noqa: E402
 from keras_node.layers.multiple_shooting import multiple_shooting  # noqa: E402
+from keras_node.layers.neural_cde import NeuralCDE  # noqa: E402
 from keras_node.layers.ode_layer import ODELayer  # noqa: E402
 from keras_node.layers.planar import PlanarDynamics  # noqa: E402
 from keras_node.layers.time_wrappers import ConcatTime, IgnoreTime  # noqa: E402
@@ -39,6 +40,7 @@ __all__ = [
     "GroupNormalization",
     "IgnoreTime",
     "LatentODE",
+    "NeuralCDE",
     "NormalizingFlow",
     "ODELayer",
     "ODERNNCell",

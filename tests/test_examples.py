@@ -54,6 +54,23 @@ def test_network_that_does_not_exist_is_refused(mnist, capsys):
     assert "odenet" in capsys.readouterr().err
 
 
+def test_speakers_example_compares_models(tmp_path, capsys):
+    example = load_example("speakers")
+    picture, log = tmp_path / "plot.png", tmp_path / "log.csv"
+    arguments = ["--smoke", "--output", str(picture), "--log", str(log)]
+    example.main(arguments)
+    rows = example.read(log)
+    counts = [int(row["parameters"]) for row in rows]
+    # Equal within 10 %.
+    assert len(rows) == 4
+    assert max(counts) < 1.1 * min(counts)
+    # What the log has is not done again.
+    example.main(arguments)
+    assert example.read(log) == rows
+    assert "50 %" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_flow_matching_example_compares_three_ways(tmp_path, capsys):
     example = load_example("flow_matching")
     picture, log = tmp_path / "plot.png", tmp_path / "log.csv"

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_node.latent.observations import SHARED
+from keras_node.common.observations import SHARED
 
 
 def with_batch_axes(inputs, batch_size=None):

@@ -7,7 +7,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import adjoints, likelihoods, solvers
-from keras_node.common import random_numbers, tfp_variables
+from keras_node.common import (
+    observation_checks,
+    observations,
+    random_numbers,
+    tfp_variables,
+)
 from keras_node.common.arguments import as_time, is_positive
 from keras_node.common.conversion import as_count
 from keras_node.common.state import solved_dtype
@@ -18,8 +23,6 @@ from keras_node.latent import (
     component_checks,
     encoders,
     export,
-    observation_checks,
-    observations,
     prediction_times,
 )
 from keras_node.latent.process import LatentProcess

@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_node.latent import observation_checks
-from keras_node.latent.observations import times_in
+from keras_node.common import observation_checks
+from keras_node.common.observations import times_in
 
 
 def query_times(inputs, batch_size=None):

@@ -4,8 +4,8 @@ import typing
 
 import tensorflow as tf
 
+from keras_node.common import observation_checks
 from keras_node.common.conversion import as_floats, as_tensor
-from keras_node.latent import observation_checks
 
 _KEYS = ("values", "times", "mask", "targets")
 # Times of the whole batch, with a batch axis for Keras to cut batches.
@@ -28,6 +28,15 @@ class Observations(typing.NamedTuple):
     mask: tf.Tensor
     observed: tf.Tensor
 
+    def own_times(self, initial_time):
+        """Returns the times of each sample, float64 `(batch, T)`, sorted.
+
+        Where it observed nothing, that of its observation before; of one that
+        never did, `initial_time`.
+        """
+        times = tf.broadcast_to(self.times, tf.shape(self.observed))
+        return _fill(times, self.observed, initial_time)
+
     def encoder_inputs(self, initial_time):
         """Returns features `(batch, T, 2 D + 1)`: values, mask, time gap.
 
@@ -36,9 +45,8 @@ class Observations(typing.NamedTuple):
         away its next input is, and in total at what time it began.
         """
         dtype = self.values.dtype
-        times = tf.broadcast_to(self.times, tf.shape(self.observed))
         # Each sample observes only some of the times that all share.
-        times = _fill(times, self.observed, initial_time)
+        times = self.own_times(initial_time)
         seen = tf.cumsum(tf.cast(self.observed, tf.int32), 1, exclusive=True)
         before = tf.concat([times[:, :1], times[:, :-1]], axis=1)
         before = tf.where(seen > 0, before, initial_time)

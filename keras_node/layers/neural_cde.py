@@ -1,0 +1,278 @@
+"""`NeuralCDE`: a Keras layer for irregular time series."""
+
+import keras
+import tensorflow as tf
+
+from keras_node import adjoints, solvers
+from keras_node.common import nfe_metrics, observations
+from keras_node.common.arguments import (
+    as_boolean,
+    as_positive_integer,
+    check_among,
+)
+from keras_node.common.conversion import as_floats
+from keras_node.common.state import solved_dtype
+from keras_node.dynamics.vector_field import VectorField
+from keras_node.integration.options import Solving
+from keras_node.integration.solve import solve
+from keras_node.layers import control_paths
+from keras_node.saving import configs
+from keras_node.solvers import requested_times
+
+_INTERPOLATIONS = (*control_paths.SMOOTH, *control_paths.PIECEWISE)
+_WIDTH = 128
+
+
+@keras.saving.register_keras_serializable(package="keras_node")
+class NeuralCDE(Solving, keras.layers.Layer):
+    """A neural controlled differential equation: a recurrent network in time.
+
+    A path `X` goes through the observations of a time series, and drives a
+    hidden state `z`:
+
+        dz = f(z) dX,    z(t_1) = W X(t_1) + b
+
+    `X` has the channels time, features and, on request, how often each feature
+    has been observed so far. The state depends on the observations and their
+    times, not on a grid: series may be irregular, of any length and with
+    features missing at any time.
+
+        inputs -> NeuralCDE(32) -> Dense(num_classes)
+
+    The result depends on the path alone, not on how fast it is run through.
+    Smooth paths are solved from 0 to 1, linear ones over one unit from one
+    observation to the next, with known jumps there.
+
+    The numbers of function evaluations are the metrics `<layer name>_nfe` and
+    `<layer name>_nfe_backward`, as those of `ODELayer`.
+
+    Args:
+        units: Positive integer, the size of the hidden state.
+        field: The vector field `f`: a Keras layer or model of `z`, which
+            returns `(batch, units, channels)` or `(batch, units * channels)`;
+            or a callable `f(t, z)`. Default `None`, a hidden layer of 128
+            softplus units and an output of tanh units.
+        interpolation: The path between observations, see
+            `keras_node.interpolation`. `"hermite"` (default), smooth, for whole
+            series; `"rectilinear"`, for predictions online: time and values
+            take turns, and nothing depends on later observations;
+            `"linear"`, with fixed steps; or `"natural_cubic"`.
+        return_sequences: Boolean, whether to return the state at each
+            observation rather than at the last. Default `False`.
+        solver: Solver identifier, see `keras_node.solvers.get`. Default
+            `"tsit5"`.
+        adjoint: Adjoint identifier, see `keras_node.adjoints.get`. Default
+            `"auto"`.
+        count_observations: Boolean, whether the counts of observations are
+            channels. Use it where it tells something that a value is missing.
+            Default `False`.
+        **kwargs: Other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Dict, as `LatentODE` takes it: `values`, floats
+            `(batch, T, features)`, NaN where missing; `times`, `(T,)` or
+            `(batch, T)`, strictly ascending, in any unit: time is a channel,
+            so that about 1 is a good size of it; and, optionally, `mask`,
+            booleans `(batch, T)` or `(batch, T, features)`, true where
+            something was observed. Rows without observations change nothing:
+            pad with them.
+        training: Boolean, passed to a field that takes it.
+
+    Output shape:
+        `(batch, units)`; with `return_sequences=True`, `(batch, T, units)`, at
+        rows without observations the state of the row before.
+
+    Raises:
+        ValueError: If an argument is out of its range, the field does not
+            return a matrix of units and channels, or the data do not fit.
+        tf.errors.InvalidArgumentError: If a solve fails, or in a graph times
+            are not ascending or values not finite.
+
+    Example:
+    >>> layer = keras_node.NeuralCDE(8)
+    >>> times = np.sort(np.random.default_rng(0).uniform(size=(4, 10)))
+    >>> layer({"values": np.ones((4, 10, 3)), "times": times}).shape
+    TensorShape([4, 8])
+
+    Reference:
+    - [Kidger et al., 2020](https://arxiv.org/abs/2005.08926)
+    - [Morrill et al., 2021](https://arxiv.org/abs/2106.11028)
+    """
+
+    def __init__(
+        self,
+        units,
+        field=None,
+        interpolation="hermite",
+        return_sequences=False,
+        solver="tsit5",
+        adjoint="auto",
+        count_observations=False,
+        **kwargs,
+    ):
+        # Half precision could merge neighbouring times.
+        super().__init__(autocast=False, **kwargs)
+        self.units = as_positive_integer(units, "units")
+        check_among(interpolation, "interpolation", _INTERPOLATIONS)
+        self.interpolation = interpolation
+        self.return_sequences = as_boolean(return_sequences, "return_sequences")
+        self.count_observations = as_boolean(
+            count_observations, "count_observations"
+        )
+        # The default one is made when the number of channels is known.
+        self.field = field
+        self._field = (
+            None if field is None else VectorField(field, self, "field")
+        )
+        self._set_options(solver, adjoint, f"{self.name}_drift")
+        self._nfe = nfe_metrics.NFE(f"{self.name}_nfe")
+        self._nfe_backward = nfe_metrics.NFE(f"{self.name}_nfe_backward")
+        self._initial = keras.layers.Dense(
+            self.units, dtype=self.dtype_policy, name="initial"
+        )
+
+    def build(self, inputs_shape):
+        observations.check_keys(inputs_shape)
+        num_features = inputs_shape["values"][-1]
+        if num_features is None:
+            raise ValueError(
+                "The number of features must be known: `values` of shape "
+                "(batch, T, features). "
+                f"Received: shapes {inputs_shape}"
+            )
+        self._num_channels = control_paths.num_channels(
+            num_features, self.count_observations
+        )
+        self._initial.build((None, self._num_channels))
+        if self._field is None:
+            network = _default_field(
+                self.units * self._num_channels, self.dtype_policy
+            )
+            self._network = network
+            self._field = VectorField(network, self, "field")
+        self._field.refuse_stateful_layers()
+        z = keras.KerasTensor((None, self.units), self._state_dtype)
+        self._field.make_weights(requested_times.t_shape(self.solver), z)
+        self._field.refuse_stateful_layers()
+        self._field_layers = self._field.held_layers()
+
+    @property
+    def _state_dtype(self):
+        return solved_dtype(tf.as_dtype(self.compute_dtype)).name
+
+    def call(self, inputs, training=None):
+        observations.check_keys(inputs)
+        values = as_floats(inputs["values"], "values", self._state_dtype)
+        observed = observations.observations_of(
+            {**inputs, "values": values},
+            values.shape[-1],
+            initial_time=0.0,
+            dtype=values.dtype,
+        )
+        control = control_paths.control_of(
+            observed, self.interpolation, self.count_observations
+        )
+        z0 = tf.cast(self._initial(control.initial), values.dtype)
+        results = solve(
+            self._ode_fn(control, training),
+            z0,
+            self._times(control),
+            self.solver,
+            self.adjoint,
+            on_backward=self._nfe_backward.update_state,
+            on_drift=self._report_drift(),
+            on_trace=self._field.note,
+            times_are_data=True,
+            jump_times=control.jump_times,
+        )
+        self._nfe.update_state(results.diagnostics.num_ode_fn_evaluations)
+        if not self.return_sequences:
+            return tf.cast(results.states[-1], self.compute_dtype)
+        states = results.states
+        if control.times.shape.rank == 2:
+            # Rows at the first time are unspecified.
+            has_begun = tf.transpose(control.times)[..., None] > 0.0
+            states = tf.where(has_begun, states, z0[None])
+        # The last row is none of the data's.
+        states = tf.transpose(states[:-1], [1, 0, 2])
+        return tf.cast(states, self.compute_dtype)
+
+    def _times(self, control):
+        """Returns the solve's times: all of them, or its ends."""
+        if self.return_sequences:
+            return control.times
+        if control.times.shape.rank == 1:
+            return tf.stack([control.times[0], control.times[-1]])
+        return tf.constant([0.0, 1.0], tf.float64)
+
+    def _ode_fn(self, control, training):
+        field = self._field.bind(training)
+        shape = [self.units, self._num_channels]
+
+        def ode_fn(t, z):
+            matrix = as_floats(field(t, z), "field", z.dtype)
+            if matrix.shape[1:] != shape:
+                matrix = self._reshaped(matrix, shape)
+            slope = tf.cast(control.derivative(t), z.dtype)
+            return tf.linalg.matvec(matrix, slope)
+
+        return ode_fn
+
+    def _reshaped(self, matrix, shape):
+        if matrix.shape[1:] != [shape[0] * shape[1]]:
+            raise ValueError(
+                "The `field` must return a matrix for each sample, of shape "
+                "(batch, units, channels) or (batch, units * channels), with "
+                f"units={shape[0]} and channels={shape[1]}: time, features"
+                f"{', counts' if self.count_observations else ''}. "
+                f"Received: a tensor of shape {matrix.shape}"
+            )
+        return tf.reshape(matrix, [-1, *shape])
+
+    def compute_output_shape(self, inputs_shape):
+        batch, num_times = inputs_shape["values"][:2]
+        if self.return_sequences:
+            return (batch, num_times, self.units)
+        return (batch, self.units)
+
+    def compute_output_spec(self, inputs, training=None):
+        shapes = {name: tuple(x.shape) for name, x in inputs.items()}
+        return keras.KerasTensor(
+            self.compute_output_shape(shapes), self.compute_dtype
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("autocast", None)
+        field = self.field
+        if field is not None:
+            field = configs.serialize_dynamics(field, "field")
+        config.update(
+            {
+                "units": self.units,
+                "field": field,
+                "interpolation": self.interpolation,
+                "return_sequences": self.return_sequences,
+                "solver": solvers.serialize(self.solver),
+                "adjoint": adjoints.serialize(self.adjoint),
+                "count_observations": self.count_observations,
+            }
+        )
+        return configs.stamp(config)
+
+    @classmethod
+    def from_config(cls, config):
+        return configs.from_config(cls, config, field=_read)
+
+
+def _read(config):
+    return None if config is None else configs.deserialize(config)
+
+
+def _default_field(size, dtype):
+    return keras.Sequential(
+        [
+            keras.layers.Dense(_WIDTH, "softplus", dtype=dtype),
+            keras.layers.Dense(size, "tanh", dtype=dtype),
+        ]
+    )
