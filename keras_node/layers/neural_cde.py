@@ -270,9 +270,12 @@ def _read(config):
 
 
 def _default_field(size, dtype):
-    return keras.Sequential(
-        [
-            keras.layers.Dense(_WIDTH, "softplus", dtype=dtype),
-            keras.layers.Dense(size, "tanh", dtype=dtype),
-        ]
+    # Smaller than Keras's own: `f` is multiplied with all that the path covers.
+    small = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    hidden = keras.layers.Dense(
+        _WIDTH, "softplus", kernel_initializer=small.clone(), dtype=dtype
     )
+    matrix = keras.layers.Dense(
+        size, "tanh", kernel_initializer=small.clone(), dtype=dtype
+    )
+    return keras.Sequential([hidden, matrix])
