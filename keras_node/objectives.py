@@ -1,6 +1,7 @@
 """Objectives: what a `NormalizingFlow` minimises in `fit`."""
 
 import importlib
+import numbers
 
 import keras
 import numpy as np
@@ -37,8 +38,9 @@ class FlowMatching(Objective):
 
     with normal noise `e`, and `t0`, `t1` the times of the `CNFBijector`. The
     squares are summed over the event. The field that minimises it carries the
-    base to the data, as one that was fitted by likelihood; but no step solves
-    the ODE, nor needs the divergence, an adjoint, or a density of the base.
+    base to the data, as one that was fitted by likelihood, both blurred by the
+    noise; but no step solves the ODE, nor needs the divergence, an adjoint, or
+    a density of the base.
 
     Dynamics get the time as `(batch,)`: a `t` for each sample. Regularizers of
     the bijector, which are integrals along a solve, count in likelihood
@@ -83,16 +85,23 @@ class FlowMatching(Objective):
     def __init__(self, coupling="independent", sigma=0.0, times="uniform"):
         check_among(coupling, "coupling", _COUPLINGS)
         check_among(times, "times", _TIMES)
-        if not (isinstance(sigma, (int, float)) and 0.0 <= sigma < np.inf):
+        if isinstance(sigma, bool) or not (
+            isinstance(sigma, numbers.Real) and 0.0 <= sigma < np.inf
+        ):
             raise ValueError(
                 "`sigma` must be a float, at least 0, the noise around the "
                 f"paths. Received: sigma={sigma!r}"
             )
-        if coupling == "optimal_transport":
-            _require_scipy()
         self.coupling = coupling
         self.sigma = float(sigma)
         self.times = times
+        if self.needs_scipy:
+            _require_scipy()
+
+    @property
+    def needs_scipy(self):
+        """Whether a step runs SciPy, on the host."""
+        return self.coupling == "optimal_transport"
 
     def shares(self, size, dtype, seed):
         """Returns shares of the way between 0 and 1, `(size,)`.

@@ -252,8 +252,8 @@ def test_sampling_nfe_is_logged_on_request():
         verbose=0,
         callbacks=[keras_node.callbacks.SamplingNFE(8, frequency=2)],
     ).history
-    # RK4 with ten steps; after the second epoch and the last.
-    assert history["sampling_nfe"] == [40.0, 40.0]
+    # RK4 with ten steps.
+    assert history["sampling_nfe"] == [40.0, 40.0, 40.0]
 
 
 def test_flows_without_a_path_are_refused():
@@ -262,6 +262,34 @@ def test_flows_without_a_path_are_refused():
         flow = NormalizingFlow(bijector, _normal())
         with pytest.raises(ValueError, match="exactly one `CNFBijector`"):
             flow.compile("adam", objective="flow_matching")
+
+
+def test_unknown_objectives_are_refused():
+    class Mine(keras_node.objectives.Objective):
+        pass
+
+    with pytest.raises(TypeError, match="`Likelihood` or a `FlowMatching`"):
+        _flow().compile("adam", objective=Mine())
+
+
+def test_a_base_without_density_is_known_within_another():
+    base = tfd.Independent(tfd.Empirical(_data(64)[:, None], 0), 1)
+    flow = NormalizingFlow(CNFBijector(_field()), base)
+    with pytest.raises(ValueError, match="a density"):
+        flow.compile("adam")
+    with pytest.raises(ValueError, match="a density"):
+        flow.fit_to_density(lambda x: -tf.reduce_sum(x**2, axis=1))
+
+
+def test_optimal_transport_runs_where_keras_would_compile():
+    pytest.importorskip("scipy")
+    flow = _flow()
+    objective = FlowMatching("optimal_transport")
+    with pytest.warns(UserWarning, match="jit_compile"):
+        flow.compile("adam", objective=objective, jit_compile=True)
+    flow.fit(_data(), verbose=0)
+    flow.compile("adam", objective="flow_matching", jit_compile=True)
+    assert flow.jit_compile
 
 
 def test_optimal_transport_of_a_conditional_density_is_refused():

@@ -10,8 +10,6 @@ from keras_node import NeuralCDE
 
 KINDS = ("hermite", "natural_cubic", "linear", "rectilinear")
 ACCURATE = keras_node.solvers.Tsit5(rtol=1e-7, atol=1e-9)
-# The error estimate does not see that a path's curvature jumps at its knots.
-SMOOTH = 1e-4
 UNITS, FEATURES = 3, 2
 MATRICES = np.random.default_rng(5).normal(size=(3, UNITS, UNITS)) * 0.5
 
@@ -81,8 +79,7 @@ def test_a_rectilinear_path_takes_turns():
 
 
 @pytest.mark.parametrize("kind", ["hermite", "natural_cubic"])
-def test_a_smooth_path_depends_on_itself_and_not_on_its_speed(kind):
-    # Commuting matrices: the solution depends on the ends alone.
+def test_commuting_matrices_see_the_ends_of_a_path_alone(kind):
     class Diagonal(keras.layers.Layer):
         def call(self, z):
             rates = tf.constant([[0.3, -0.2, 0.1]] * UNITS, z.dtype)
@@ -97,7 +94,7 @@ def test_a_smooth_path_depends_on_itself_and_not_on_its_speed(kind):
     kernel, bias = [w.numpy() for w in layer._initial.weights]
     growth = np.exp((points[:, -1] - points[:, 0]) @ [0.3, -0.2, 0.1])
     expected = (points[:, 0] @ kernel + bias) * growth[:, None]
-    np.testing.assert_allclose(found, expected, rtol=SMOOTH)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,7 +108,7 @@ def test_rows_without_observations_change_nothing(kind):
     padded["times"] = np.where(mask, padded["times"], np.nan)
     padded["values"] = np.where(mask[..., None], padded["values"], 1e9)
     found = layer({**padded, "mask": mask})
-    np.testing.assert_allclose(found, expected, rtol=SMOOTH)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,7 +116,63 @@ def test_each_sample_equals_itself_alone(kind):
     data, layer = _data(), _linear_layer(interpolation=kind)
     found = layer(data)
     alone = layer({name: x[2:3] for name, x in data.items()})
-    np.testing.assert_allclose(found[2:3], alone, rtol=SMOOTH)
+    np.testing.assert_allclose(found[2:3], alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_step_misses_what_happens_in_a_long_series(kind):
+    # A level that changes once, which long steps would step over.
+    values = np.zeros((1, 100, 1), "float32")
+    values[:, 33:] = 1.0
+    data = {"values": values, "times": np.linspace(0, 1, 100)[None]}
+    layer = NeuralCDE(UNITS, interpolation=kind)
+    found = layer(data)
+    layer.solver = keras_node.solvers.RK4(0.25)
+    np.testing.assert_allclose(found, layer(data), atol=2e-3)
+    quiet = layer({**data, "values": np.zeros_like(values)})
+    assert np.max(np.abs(found - quiet)) > 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_before_the_first_observation_change_nothing(kind):
+    data = _data()
+    layer = _linear_layer(interpolation=kind, return_sequences=True)
+    expected = layer(data)
+    padded = {
+        "values": np.concatenate(
+            [data["values"][:, :2] + 7, data["values"]], 1
+        ),
+        "times": np.concatenate([data["times"][:, :2] - 9, data["times"]], 1),
+        "mask": np.arange(9) >= np.full((4, 1), 2),
+    }
+    found = layer(padded)
+    np.testing.assert_allclose(found[:, 2:], expected, rtol=1e-5)
+    # Nothing is known before.
+    np.testing.assert_array_equal(found[:, :2], 0.0)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_a_single_series_is_a_batch(sequences):
+    data = {name: x[:1] for name, x in _data().items()}
+    for kind in KINDS:
+        for solver in (
+            "tsit5",
+            keras_node.solvers.Tsit5(per_sample_steps=True),
+        ):
+            layer = NeuralCDE(
+                UNITS,
+                interpolation=kind,
+                return_sequences=sequences,
+                solver=solver,
+            )
+            assert layer(data).shape[-1] == UNITS
+
+
+def test_a_value_may_be_missing_in_a_row_that_is_seen():
+    data, mask = _data(), np.ones((4, 7), bool)
+    data["values"][0, 2, 0] = np.nan
+    layer = NeuralCDE(UNITS)
+    np.testing.assert_allclose(layer({**data, "mask": mask}), layer(data))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,9 +186,9 @@ def test_a_sequence_has_the_state_at_each_observation(kind):
     last = layer(data)
     layer._initial.set_weights(sequence._initial.get_weights())
     last = layer(data)
-    np.testing.assert_allclose(found[:, -1], last, rtol=SMOOTH)
+    np.testing.assert_allclose(found[:, -1], last, rtol=1e-5)
     # Where nothing is observed any more the state stays.
-    np.testing.assert_allclose(found[1, 3], found[1, 6], rtol=SMOOTH)
+    np.testing.assert_allclose(found[1, 3], found[1, 6], rtol=1e-5)
     initial = layer({name: x[:, :1] for name, x in data.items()})
     if kind == "rectilinear":
         np.testing.assert_allclose(found[:, 0], initial, rtol=1e-5)
@@ -177,7 +230,8 @@ def test_gradients_flow_to_values_times_and_weights():
     layer = NeuralCDE(
         UNITS,
         Linear(dtype="float64"),
-        solver=keras_node.solvers.RK4(0.02),
+        return_sequences=True,
+        solver=keras_node.solvers.RK4(0.1),
         dtype="float64",
     )
     layer(data)
@@ -332,11 +386,20 @@ def test_wrong_options_are_refused(options, match):
         (lambda d: {**d, "times": d["times"][:, :3]}, "must agree"),
         (lambda d: {**d, "values": d["values"] * np.inf}, "finite"),
         (lambda d: {"values": d["values"]}, "must be a dict"),
+        (lambda d: {"times": d["times"]}, "must have `values`"),
     ],
 )
 def test_wrong_data_are_refused(change, match):
     with pytest.raises(ValueError, match=match):
         NeuralCDE(UNITS)(change(_data()))
+
+
+@pytest.mark.parametrize(
+    "field", [lambda t, z: z, keras_node.ConcatTime(keras.layers.Dense(9)), 3]
+)
+def test_a_field_of_time_is_refused(field):
+    with pytest.raises(TypeError, match="layer or model of `z` alone"):
+        NeuralCDE(UNITS, field)
 
 
 def test_a_field_that_is_no_matrix_is_refused():

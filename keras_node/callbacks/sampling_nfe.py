@@ -18,8 +18,8 @@ class SamplingNFE(keras.callbacks.Callback):
         num_samples: Positive integer, samples to draw. Default 256.
         condition: Float array `(num_samples, features)` or `(features,)`, of a
             conditional flow. Default `None`.
-        frequency: Positive integer, epochs between two counts; the last one
-            counts in any case. Default 1.
+        frequency: Positive integer, epochs between two counts, from the first
+            on; others log the last one. Default 1.
 
     Raises:
         ValueError: If a number is out of its range; in `fit`, if the model
@@ -39,6 +39,7 @@ class SamplingNFE(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
+        self._count = None
         self._layers = [
             layer
             for layer in solving_layers(model)
@@ -51,11 +52,11 @@ class SamplingNFE(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        is_last = epoch + 1 == self.params.get("epochs")
-        if logs is None or not ((epoch + 1) % self.frequency == 0 or is_last):
-            return
-        self.model.sample(self.num_samples, self.condition)
-        logs["sampling_nfe"] = sum(
-            float(np.mean(layer.diagnostics.num_ode_fn_evaluations))
-            for layer in self._layers
-        )
+        if self._count is None or epoch % self.frequency == 0:
+            self.model.sample(self.num_samples, self.condition)
+            self._count = sum(
+                float(np.mean(layer.diagnostics.num_ode_fn_evaluations))
+                for layer in self._layers
+            )
+        if logs is not None:
+            logs["sampling_nfe"] = self._count

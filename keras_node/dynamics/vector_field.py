@@ -51,6 +51,13 @@ class VectorField:
             self._check_signature(name)
 
     @property
+    def takes_time(self):
+        """Whether the dynamics get the time; a callable always does."""
+        if not self._is_layer:
+            return True
+        return self._takes_time or self._num_functional_inputs > 0
+
+    @property
     def takes_condition(self):
         """Whether the dynamics take a `condition`."""
         if self._is_layer:

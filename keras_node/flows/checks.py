@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_node import objectives
 from keras_node.common.arguments import is_integer
 from keras_node.common.conversion import is_integer_tensor
 from keras_node.flows.sampled_base import has_density
@@ -77,6 +78,16 @@ def check_density(base_distribution):
             'trained by `compile(..., objective="flow_matching")`, and gives '
             f"samples. Received: base_distribution={base_distribution!r}"
         )
+
+
+def check_likelihood(objective, base_distribution):
+    """Raises unless flows know the objective, and the base has a density."""
+    if not isinstance(objective, objectives.Likelihood):
+        raise TypeError(
+            "`objective` must be a `Likelihood` or a `FlowMatching` of "
+            f"`keras_node.objectives`. Received: objective={objective!r}"
+        )
+    check_density(base_distribution)
 
 
 def check_names(layers):

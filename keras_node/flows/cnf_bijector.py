@@ -318,7 +318,11 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         Raises:
             ValueError: If the dynamics only work with a scalar time.
         """
-        y, condition = self._rows_of(x, condition)
+        with self._asking_for_condition(condition):
+            y, condition = self._rows_of(x, condition)
+            return self._velocity(t, x, y, condition, training)
+
+    def _velocity(self, t, x, y, condition, training):
         batch = self._batch_of(x)
         t = tf.reshape(t, [-1] + [1] * (x.shape.rank - self.event_ndims - 1))
         t = tf.reshape(tf.broadcast_to(tf.cast(t, y.dtype), batch), [-1])

@@ -187,6 +187,7 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
 
         Raises:
             ValueError: If the objective does not fit the bijector or the base.
+            TypeError: If it is of a class that flows do not know.
         """
         self._set_objective(objective)
         super().compile(*args, **kwargs)
@@ -198,8 +199,10 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
                 self.bijector, self.base_distribution, objective
             )
         else:
-            checks.check_density(self.base_distribution)
+            checks.check_likelihood(objective, self.base_distribution)
         self.objective, self._matching = objective, matching
+        # SciPy runs on the host.
+        self.supports_jit = matching is None or not objective.needs_scipy
 
     def get_compile_config(self):
         """Returns the arguments of `compile`, for saving."""
@@ -322,6 +325,7 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
                 "`target_log_prob` must be a function of x. "
                 f"Received: target_log_prob={target_log_prob!r}"
             )
+        checks.check_density(self.base_distribution)
         # Samples are drawn anew in each step. The data give only the size and,
         # to build the model under a strategy, the shape.
         shape = [batch_size, *self.distribution.event_shape]
@@ -397,7 +401,11 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         """Returns a new seed, `(2,)`, of this replica."""
         seed = tf.cast(self._seeds.next(), tf.int32)
         replica = tf.distribute.get_replica_context()
-        return seed + [0, replica.replica_id_in_sync_group if replica else 0]
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return seed
+        # A sum would be the seed of another replica's next step.
+        number = replica.replica_id_in_sync_group
+        return tf.random.fold_in(seed, number, alg="philox")
 
     def _matching_losses(self, x, condition, training):
         """Returns the squared errors of the regression, `(batch,)`."""

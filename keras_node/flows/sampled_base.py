@@ -97,4 +97,7 @@ def as_distribution(base):
 def has_density(distribution):
     """Whether a distribution has a density, not samples or counts alone."""
     without = (SampledDistribution, tfp.distributions.Empirical)
+    inner = getattr(distribution, "distribution", None)  # Of `tfd.Independent`.
+    if isinstance(inner, tfp.distributions.Distribution):
+        return has_density(inner)
     return not isinstance(distribution, without)

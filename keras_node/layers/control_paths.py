@@ -1,43 +1,64 @@
 """Control paths: what drives a neural CDE, on the clock of its solve.
 
 The solution of `dz = f(z) dX` does not depend on the speed at which the path
-`X` is run through. So each path gets the clock on which it is solved best.
+`X` is run through. So each takes one unit of the solve's time from one row of
+the data to the next, whatever the times of the rows: all samples share a clock,
+whose steps end at the rows, and none steps over an observation.
 """
 
 import typing
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import interpolation
 
-SMOOTH = {
-    "hermite": interpolation.hermite,
-    "natural_cubic": interpolation.natural_cubic,
-}
-PIECEWISE = ("linear", "rectilinear")
+INTERPOLATIONS = ("hermite", "natural_cubic", "linear", "rectilinear")
 
 
 class Control(typing.NamedTuple):
-    """A path of time, values and counts, `(batch, channels)`.
+    """A path of time, values and counts, in pieces of one unit each.
 
     Attributes:
-        initial: Tensor `(batch, channels)`, its first point.
-        derivative: Callable of the solve's time, `()` or `(batch,)`, that
-            returns `dX/dt` there, `(batch, channels)`.
-        times: Float64 `(T + 1,)` or `(batch, T + 1)`, the solve's time at each
-            observation, and once more the last.
-        jump_times: Float64 `(J,)`, where the derivative jumps; or `None`.
+        initial: Float `(batch, channels)`, its first point.
+        slopes: Float `(batch, K, P, channels)`, `dX/dt` of each piece by the
+            powers of the time since its start.
+        pieces_per_row: Integer, pieces from one row of the data to the next.
     """
 
     initial: tf.Tensor
-    derivative: typing.Callable
-    times: tf.Tensor
-    jump_times: tf.Tensor | None
+    slopes: tf.Tensor
+    pieces_per_row: int
+
+    def derivative(self, t):
+        """Returns `dX/dt`, `(batch, channels)`, at `t`, `()` or `(batch,)`."""
+        last = tf.shape(self.slopes)[1] - 1
+        k = tf.clip_by_value(tf.cast(tf.floor(t), tf.int32), 0, last)
+        piece = tf.gather(self.slopes, k, axis=1, batch_dims=t.shape.rank)
+        powers = tf.unstack(piece, num=self.slopes.shape[2], axis=1)
+        share = tf.cast(t - tf.cast(k, t.dtype), piece.dtype)
+        share = tf.reshape(share, [-1, 1])
+        slope = powers[-1]
+        for power in powers[-2::-1]:
+            slope = slope * share + power
+        return slope
+
+    @property
+    def times(self):
+        """The solve's time at each row of the data, and at the end."""
+        count = tf.shape(self.slopes)[1]
+        rows = tf.range(0, count + 1, self.pieces_per_row)
+        return tf.cast(rows, tf.float64)
+
+    @property
+    def jump_times(self):
+        """The times within at which the derivative jumps."""
+        return tf.cast(tf.range(1, tf.shape(self.slopes)[1]), tf.float64)
 
 
 class _Channels(typing.NamedTuple):
-    """The channels of a path at the observations.
+    """The channels of a path at the rows of the data, and one row more.
 
     Attributes:
         times: Float64 `(batch, T + 1)`, where nothing is observed that of the
@@ -61,17 +82,21 @@ def control_of(observed, kind, counts_observations):
 
     Args:
         observed: `Observations`.
-        kind: String, the interpolation.
+        kind: String, one of `INTERPOLATIONS`.
         counts_observations: Boolean, whether how often each feature has been
             observed is one more channel.
     """
     channels = _channels_of(observed, counts_observations)
-    if kind in SMOOTH:
-        return _smooth(SMOOTH[kind], channels)
+    if kind == "rectilinear":
+        return _lines(_corners(channels), 2)
+    path = getattr(interpolation, kind)(*channels)
     if kind == "linear":
-        path = interpolation.linear(*channels)
-        return _piecewise(path(channels.times), 1)
-    return _piecewise(_staircase(channels), 2)
+        return _lines(path(channels.times), 1)
+    return Control(
+        initial=path(channels.times[:, 0]),
+        slopes=_quadratics(path, channels.times),
+        pieces_per_row=1,
+    )
 
 
 def _channels_of(observed, counts_observations):
@@ -85,63 +110,42 @@ def _channels_of(observed, counts_observations):
         parts.append(tf.cumsum(tf.cast(observed.mask, dtype), axis=1))
         masks.append(tf.broadcast_to(seen, tf.shape(observed.mask)))
     # One row more, at which nothing is observed: a path has two at least.
+    values, mask = tf.concat(parts, axis=-1), tf.concat(masks, axis=-1)
+    nothing = tf.zeros_like(mask[:, -1:])
     return _Channels(
         times=tf.concat([times, times[:, -1:]], axis=1),
-        values=_with_row(tf.concat(parts, axis=-1), repeat=True),
-        mask=_with_row(tf.concat(masks, axis=-1), repeat=False),
+        values=tf.concat([values, values[:, -1:]], axis=1),
+        mask=tf.concat([mask, nothing], axis=1),
     )
 
 
-def _with_row(values, repeat):
-    last = values[:, -1:]
-    return tf.concat([values, last if repeat else tf.zeros_like(last)], axis=1)
+def _lines(points, pieces_per_row):
+    """Returns the path of straight lines between points `(batch, K, C)`."""
+    rises = points[:, 1:] - points[:, :-1]
+    return Control(points[:, 0], rises[:, :, None], pieces_per_row)
 
 
-def _smooth(interpolate, channels):
-    """A path with a continuous derivative, from 0 to 1 of the solve's time."""
-    path = interpolate(*channels)
-    first = channels.times[:, 0]
-    span = channels.times[:, -1] - first
+def _quadratics(path, times):
+    """Returns the derivatives of a cubic path between rows, by powers.
 
-    def derivative(t):
-        slope = path.derivative(first + tf.cast(t, tf.float64) * span)
-        return tf.cast(span, slope.dtype)[:, None] * slope
-
-    times = channels.times - first[:, None]
-    return Control(
-        initial=path(first),
-        derivative=derivative,
-        times=tf.math.divide_no_nan(times, span[:, None]),
-        jump_times=None,
-    )
-
-
-def _piecewise(points, pieces_between):
-    """Straight lines between points, each in one unit of the solve's time.
-
-    Args:
-        points: Float `(batch, K, channels)`.
-        pieces_between: Integer, lines from one observation to the next.
+    Channels are observed at rows of their own, but between any two all of them
+    are cubic: the derivative is the quadratic through three of its values.
     """
-    slopes = points[:, 1:] - points[:, :-1]
-    count = tf.shape(slopes)[1]
-
-    def derivative(t):
-        k = tf.clip_by_value(tf.cast(tf.floor(t), tf.int32), 0, count - 1)
-        return tf.gather(slopes, k, axis=1, batch_dims=t.shape.rank)
-
-    return Control(
-        initial=points[:, 0],
-        derivative=derivative,
-        times=tf.cast(tf.range(0, count + 1, pieces_between), tf.float64),
-        jump_times=tf.cast(tf.range(1, count), tf.float64),
-    )
+    starts, lengths = times[:, :-1], times[:, 1:] - times[:, :-1]
+    shares = np.array([0.25, 0.5, 0.75])
+    nodes = starts[..., None] + lengths[..., None] * shares
+    shape = tf.shape(starts)
+    values = path.derivative(tf.reshape(nodes, [shape[0], 3 * shape[1]]))
+    values = tf.reshape(values, [shape[0], shape[1], 3, values.shape[-1]])
+    powers = np.linalg.inv(np.vander(shares, increasing=True))
+    slopes = tf.einsum("pn,btnc->btpc", tf.cast(powers, values.dtype), values)
+    return slopes * tf.cast(lengths, slopes.dtype)[..., None, None]
 
 
-def _staircase(channels):
+def _corners(channels):
     """Returns the corners of the path on which time and values take turns.
 
-    Between two observations first the time goes on, then the values change:
+    Between two rows first the time goes on, then the values change:
     `(batch, 2 T + 1, channels)`. A feature that has not been observed yet is 0.
     """
     times, values, mask = channels
@@ -149,6 +153,11 @@ def _staircase(channels):
     last = tfp.math.scan_associative(
         tf.maximum, tf.where(mask, rows, -1), axis=1
     )
+    # The path begins at the first row with an observation.
+    is_any = tf.reduce_any(mask, axis=-1)
+    first = tf.argmax(tf.cast(is_any, tf.int32), axis=1, output_type=tf.int32)
+    begun = tf.maximum(rows[:, 0], first[:, None])
+    last = tf.gather(last, begun, batch_dims=1)
     known = tf.gather(
         tf.transpose(values, [0, 2, 1]),
         tf.transpose(tf.maximum(last, 0), [0, 2, 1]),
@@ -157,9 +166,9 @@ def _staircase(channels):
     known = tf.transpose(known, [0, 2, 1])
     known = tf.where(last >= 0, known, tf.zeros_like(known))[..., 1:]
     time = tf.cast(times, values.dtype)[..., None]
-    corners = tf.concat([time, known], axis=-1)
-    turns = tf.concat([time[:, 1:], known[:, :-1]], axis=-1)
-    pairs = tf.stack([corners[:, :-1], turns], axis=2)
+    after = tf.concat([time, known], axis=-1)
+    between = tf.concat([time[:, 1:], known[:, :-1]], axis=-1)
+    pairs = tf.stack([after[:, :-1], between], axis=2)
     shape = tf.shape(pairs)
     flat = tf.reshape(pairs, [shape[0], 2 * shape[1], values.shape[-1]])
-    return tf.concat([flat, corners[:, -1:]], axis=1)
+    return tf.concat([flat, after[:, -1:]], axis=1)

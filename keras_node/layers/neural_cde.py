@@ -19,7 +19,6 @@ from keras_node.layers import control_paths
 from keras_node.saving import configs
 from keras_node.solvers import requested_times
 
-_INTERPOLATIONS = (*control_paths.SMOOTH, *control_paths.PIECEWISE)
 _WIDTH = 128
 
 
@@ -39,9 +38,10 @@ class NeuralCDE(Solving, keras.layers.Layer):
 
         inputs -> NeuralCDE(32) -> Dense(num_classes)
 
-    The result depends on the path alone, not on how fast it is run through.
-    Smooth paths are solved from 0 to 1, linear ones over one unit from one
-    observation to the next, with known jumps there.
+    The result depends on the path alone, not on how fast it is run through:
+    each is solved over one unit of time from one row of the data to the next,
+    and steps end at the rows. An adaptive solver takes at least one step for
+    each, seven evaluations by the default; `solver="midpoint"` takes two.
 
     The numbers of function evaluations are the metrics `<layer name>_nfe` and
     `<layer name>_nfe_backward`, as those of `ODELayer`.
@@ -49,14 +49,14 @@ class NeuralCDE(Solving, keras.layers.Layer):
     Args:
         units: Positive integer, the size of the hidden state.
         field: The vector field `f`: a Keras layer or model of `z`, which
-            returns `(batch, units, channels)` or `(batch, units * channels)`;
-            or a callable `f(t, z)`. Default `None`, a hidden layer of 128
-            softplus units and an output of tanh units.
+            returns `(batch, units, channels)` or `(batch, units * channels)`.
+            Default `None`, a hidden layer of 128 softplus units and an output
+            of tanh units.
         interpolation: The path between observations, see
             `keras_node.interpolation`. `"hermite"` (default), smooth, for whole
             series; `"rectilinear"`, for predictions online: time and values
             take turns, and nothing depends on later observations;
-            `"linear"`, with fixed steps; or `"natural_cubic"`.
+            `"linear"`; or `"natural_cubic"`.
         return_sequences: Boolean, whether to return the state at each
             observation rather than at the last. Default `False`.
         solver: Solver identifier, see `keras_node.solvers.get`. Default
@@ -80,11 +80,13 @@ class NeuralCDE(Solving, keras.layers.Layer):
 
     Output shape:
         `(batch, units)`; with `return_sequences=True`, `(batch, T, units)`, at
-        rows without observations the state of the row before.
+        rows without observations the state of the row before, and 0 before the
+        first.
 
     Raises:
         ValueError: If an argument is out of its range, the field does not
             return a matrix of units and channels, or the data do not fit.
+        TypeError: If the field is not a Keras layer of `z` alone.
         tf.errors.InvalidArgumentError: If a solve fails, or in a graph times
             are not ascending or values not finite.
 
@@ -113,7 +115,9 @@ class NeuralCDE(Solving, keras.layers.Layer):
         # Half precision could merge neighbouring times.
         super().__init__(autocast=False, **kwargs)
         self.units = as_positive_integer(units, "units")
-        check_among(interpolation, "interpolation", _INTERPOLATIONS)
+        check_among(
+            interpolation, "interpolation", control_paths.INTERPOLATIONS
+        )
         self.interpolation = interpolation
         self.return_sequences = as_boolean(return_sequences, "return_sequences")
         self.count_observations = as_boolean(
@@ -121,6 +125,7 @@ class NeuralCDE(Solving, keras.layers.Layer):
         )
         # The default one is made when the number of channels is known.
         self.field = field
+        _check_field(field)
         self._field = (
             None if field is None else VectorField(field, self, "field")
         )
@@ -133,11 +138,11 @@ class NeuralCDE(Solving, keras.layers.Layer):
 
     def build(self, inputs_shape):
         observations.check_keys(inputs_shape)
-        num_features = inputs_shape["values"][-1]
+        num_features = inputs_shape.get("values", (None,))[-1]
         if num_features is None:
             raise ValueError(
-                "The number of features must be known: `values` of shape "
-                "(batch, T, features). "
+                "The input must have `values` of shape (batch, T, features), "
+                "the number of features being known. "
                 f"Received: shapes {inputs_shape}"
             )
         self._num_channels = control_paths.num_channels(
@@ -164,7 +169,7 @@ class NeuralCDE(Solving, keras.layers.Layer):
         observations.check_keys(inputs)
         values = as_floats(inputs["values"], "values", self._state_dtype)
         observed = observations.observations_of(
-            {**inputs, "values": values},
+            {**inputs, "values": values, "mask": _mask_of(inputs, values)},
             values.shape[-1],
             initial_time=0.0,
             dtype=values.dtype,
@@ -176,7 +181,9 @@ class NeuralCDE(Solving, keras.layers.Layer):
         results = solve(
             self._ode_fn(control, training),
             z0,
-            self._times(control),
+            control.times
+            if self.return_sequences
+            else tf.stack([control.times[0], control.times[-1]]),
             self.solver,
             self.adjoint,
             on_backward=self._nfe_backward.update_state,
@@ -188,22 +195,12 @@ class NeuralCDE(Solving, keras.layers.Layer):
         self._nfe.update_state(results.diagnostics.num_ode_fn_evaluations)
         if not self.return_sequences:
             return tf.cast(results.states[-1], self.compute_dtype)
-        states = results.states
-        if control.times.shape.rank == 2:
-            # Rows at the first time are unspecified.
-            has_begun = tf.transpose(control.times)[..., None] > 0.0
-            states = tf.where(has_begun, states, z0[None])
         # The last row is none of the data's.
-        states = tf.transpose(states[:-1], [1, 0, 2])
+        states = tf.transpose(results.states[:-1], [1, 0, 2])
+        # The first observation is not known before it.
+        count = tf.cumsum(tf.cast(observed.observed, tf.int32), axis=1)
+        states = tf.where(count[..., None] > 0, states, tf.zeros_like(states))
         return tf.cast(states, self.compute_dtype)
-
-    def _times(self, control):
-        """Returns the solve's times: all of them, or its ends."""
-        if self.return_sequences:
-            return control.times
-        if control.times.shape.rank == 1:
-            return tf.stack([control.times[0], control.times[-1]])
-        return tf.constant([0.0, 1.0], tf.float64)
 
     def _ode_fn(self, control, training):
         field = self._field.bind(training)
@@ -263,6 +260,29 @@ class NeuralCDE(Solving, keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return configs.from_config(cls, config, field=_read)
+
+
+def _mask_of(inputs, values):
+    """Returns the mask of each value: NaN is missing in a row that is not."""
+    mask = ~tf.math.is_nan(values)
+    if inputs.get("mask") is None:
+        return mask
+    given = tf.cast(inputs["mask"], tf.bool)
+    if given.shape.rank == 2:
+        given = given[..., None]
+    return given & mask if given.shape.rank == 3 else given
+
+
+def _check_field(field):
+    """Raises `TypeError` unless a field is a layer of the state alone."""
+    is_layer = isinstance(field, keras.layers.Layer)
+    if field is None or (is_layer and not VectorField(field).takes_time):
+        return
+    raise TypeError(
+        "The `field` must be a Keras layer or model of `z` alone: the clock of "
+        "the solve says nothing of the data, whose times are a channel of the "
+        f"path. Received: field={field!r}"
+    )
 
 
 def _read(config):
