@@ -82,7 +82,9 @@ def make_cde():
             keras.layers.Dense(units * channels, "tanh"),
         ]
     )
-    hidden = keras_node.NeuralCDE(units, field, name="cde")(inputs)
+    hidden = keras_node.NeuralCDE(
+        units, field, interpolation="linear", solver="rk4", name="cde"
+    )(inputs)
     return keras.Model(inputs, keras.layers.Dense(NUM_SPEAKERS)(hidden))
 
 
