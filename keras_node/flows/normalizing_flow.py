@@ -207,7 +207,7 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
     def get_compile_config(self):
         """Returns the arguments of `compile`, for saving."""
         config = super().get_compile_config()
-        if config is not None:
+        if config:
             config["objective"] = objectives.serialize(self.objective)
         return config
 
