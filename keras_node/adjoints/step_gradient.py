@@ -4,6 +4,7 @@ import typing
 
 import tensorflow as tf
 
+from keras_node.common.inner_products import dot
 from keras_node.solvers import clocks, step
 
 
@@ -154,7 +155,7 @@ class StepGradient:
             slopes = [taken.f, *slopes]
         for i, bar in sums.items():
             if bar:
-                dt_bar += clocks.dot(bar, slopes[i], taken.dt.shape.rank)
+                dt_bar += dot(bar, slopes[i], taken.dt.shape.rank)
         return t_bar, dt_bar
 
 

@@ -7,6 +7,7 @@ import ml_dtypes
 import tensorflow as tf
 
 from keras_node.common.conversion import as_tensor
+from keras_node.common.inner_products import dot
 from keras_node.common.state import flat_ode_fn
 from keras_node.dynamics import derivative_checks, traced_field
 from keras_node.dynamics.traced_transform import TracedTransform
@@ -165,10 +166,10 @@ class TracedEvents:
             value, by_time, by_state = slope(_cast(t, leaves), leaves)
             by_time = tf.cast(by_time, tf.float64)
             values.append(tf.cast(value, tf.float64))
-            rates.append(by_time + _dot(by_state, f))
+            rates.append(by_time + dot(by_state, f, 1))
             sizes.append(
                 tf.abs(by_time * t)
-                + _dot(_absolute(by_state), _absolute(leaves))
+                + dot(_absolute(by_state), _absolute(leaves), 1)
             )
             epsilons.append([_coarsest(value, *leaves)])
         return Slopes(
@@ -213,15 +214,6 @@ def _slopes(function, t, leaves):
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     return value, by_time, by_state
-
-
-def _dot(x, y):
-    """Returns the inner products of states `(batch, ...)`, in float64."""
-    total = 0.0
-    for a, b in zip(x, y, strict=True):
-        axes = list(range(1, a.shape.rank))
-        total += tf.reduce_sum(tf.cast(a * b, tf.float64), axis=axes)
-    return total
 
 
 def _absolute(leaves):

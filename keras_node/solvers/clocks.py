@@ -42,15 +42,6 @@ def add(x, y):
     return [a + b for a, b in zip(x, y, strict=True)]
 
 
-def dot(x, y, clock_rank):
-    """Returns the inner product of two states of each clock, in float64."""
-    total = 0.0
-    for a, b in zip(x, y, strict=True):
-        axes = list(range(clock_rank, a.shape.rank))
-        total += tf.reduce_sum(tf.cast(a * b, tf.float64), axis=axes)
-    return total
-
-
 def rms(leaves, clock_rank):
     """Root mean square over all elements of a clock, in float64.
 
