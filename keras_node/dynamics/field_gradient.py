@@ -5,7 +5,11 @@ import typing
 import tensorflow as tf
 
 from keras_node.common import tf_internals
-from keras_node.dynamics.graph_dependence import Dependents, original
+from keras_node.dynamics.graph_dependence import (
+    Dependents,
+    known_integers,
+    original,
+)
 
 
 class _Sources:
@@ -33,7 +37,9 @@ class FieldGradient(_Sources):
     `evaluate` returns, besides the derivative, the tensors that its gradient
     needs: the activations. `pull_back` computes the gradient from them, and
     evaluates nothing. What is equal in all evaluations is not kept: weights,
-    constants, and what is computed from them or from shapes.
+    constants, and what is computed from them or from shapes. Integers that are
+    known now, such as axes, are constants of the gradient: XLA compiles a call
+    again for each value of what might be one.
 
     Args:
         field: `TracedField`.
@@ -66,6 +72,7 @@ class FieldGradient(_Sources):
         self.is_connected = self._found[self._needs_time + self._num_leaves :]
         self._needs, self._groups = self._sorted_needs(function.graph)
         kept, shared = self._groups["kept"], self._groups["shared"]
+        self._constants = list(map(known_integers, self._groups["constants"]))
         self._evaluate = tf_internals.FlatFunction(function, [*outputs, *kept])
         self._compute_shared = shared and tf_internals.FlatFunction(
             function, shared, has_effects=False
@@ -108,12 +115,15 @@ class FieldGradient(_Sources):
             "shared": [],
             "captured": self._inputs[count:],
             "outside": [],
+            "constants": [],
         }
         depends = Dependents(graph, map(id, self._inputs[:count]))
         needs = []
         for tensor in map(original, self._pullback.captured_inputs):
             if not tf.is_symbolic_tensor(tensor) or tensor.graph is not graph:
                 name = "outside"
+            elif known_integers(tensor) is not None:
+                name = "constants"
             elif any(tensor is x for x in groups["captured"]):
                 name = "captured"
             else:
@@ -148,6 +158,7 @@ class FieldGradient(_Sources):
             "kept": kept,
             "shared": shared,
             "captured": self.field.captures,
+            "constants": [tf.constant(x) for x in self._constants],
         }
         needs = [groups[name][place] for name, place in self._needs]
         with tf_internals.building_alone():

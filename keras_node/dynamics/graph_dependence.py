@@ -39,6 +39,19 @@ def original(tensor):
     return original(op.inputs[places[0]]) if places else tensor
 
 
+def known_integers(tensor):
+    """Returns the integers of a tensor if the graph alone says them, or `None`.
+
+    Such are the axes of a reduction, in a function that the graph calls, too.
+    """
+    if not tensor.dtype.is_integer:
+        return None
+    called = tf_internals.called_graph(tensor.op)
+    if called is not None:
+        return known_integers(called.outputs[tensor.value_index])
+    return tf.get_static_value(tensor)
+
+
 class Dependents:
     """The tensors of a graph that depend on others.
 

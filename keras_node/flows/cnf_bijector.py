@@ -327,10 +327,11 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         t = tf.reshape(t, [-1] + [1] * (x.shape.rank - self.event_ndims - 1))
         t = tf.reshape(tf.broadcast_to(tf.cast(t, y.dtype), batch), [-1])
         ode_fn = self.field.bind(training, condition)
-        field = traced_field.trace(ode_fn, t.shape, y)
-        self.field.note(field)
+        self.field.note(traced_field.trace(ode_fn, t.shape, y))
         self._track_field()
-        (slope,) = field(t, [y])
+        # Not the trace: the gradient of a call would take axes from what the
+        # call returns, and XLA compile each step anew.
+        (slope,) = traced_field.PythonField(ode_fn, y)(t, [y])
         slope = tf.cast(tf.reshape(slope, tf.shape(x)), x.dtype)
         return tf.ensure_shape(slope, x.shape)
 
