@@ -52,8 +52,8 @@ def run_litert(model, x, folder):
 
 ALL = pytest.mark.parametrize("run", [run_onnx, run_openvino, run_litert])
 WITHOUT_LITERT = pytest.mark.parametrize("run", [run_onnx, run_openvino])
-# Of TensorFlow, on the way to a flat buffer.
-quiet = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# Converters warn of how they use NumPy and TensorFlow themselves.
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def make_model(solver, **kwargs):
@@ -67,23 +67,18 @@ def make_model(solver, **kwargs):
     )
     model = keras.Sequential([keras.Input((2,)), layer, keras.layers.Dense(1)])
     x = np.random.default_rng(0).normal(size=(3, 2)).astype("float32")
+    model(x)  # Keras exports models that were called.
     return model, x
 
 
-@quiet
 @ALL
-@pytest.mark.parametrize("method", [solvers.Euler, solvers.RK4, solvers.Tsit5])
+@pytest.mark.parametrize("method", [solvers.RK4, solvers.Tsit5])
 def test_unrolled_steps_give_equal_answers(run, method, tmp_path):
-    model, x = make_model(method(step_size=0.25, unroll=True))
-    expected = model.predict(x, verbose=0)
-    np.testing.assert_allclose(run(model, x, tmp_path), expected, atol=ATOL)
-
-
-@quiet
-@ALL
-def test_states_at_several_times_are_exported(run, tmp_path):
-    solver = solvers.Midpoint(step_size=0.25, unroll=True)
-    model, x = make_model(solver, times=(0.0, 0.3, 1.0), return_sequences=True)
+    model, x = make_model(
+        method(step_size=0.5, unroll=True),
+        times=(0.0, 0.3, 1.0),
+        return_sequences=True,
+    )
     expected = model.predict(x, verbose=0)
     np.testing.assert_allclose(run(model, x, tmp_path), expected, atol=ATOL)
 
@@ -98,7 +93,6 @@ def test_loops_run_where_float64_does(run, solver, tmp_path):
     np.testing.assert_allclose(run(model, x, tmp_path), expected, atol=ATOL)
 
 
-@quiet
 @ALL
 def test_failed_solve_is_nan_in_other_runtimes(run, tmp_path):
     solver = solvers.RK4(step_size=0.25, unroll=True, on_failure="nan")
@@ -107,7 +101,6 @@ def test_failed_solve_is_nan_in_other_runtimes(run, tmp_path):
     assert np.isnan(run(model, x, tmp_path)).all()
 
 
-@quiet
 def test_adaptive_solve_is_refused_by_litert(tmp_path):
     model, x = make_model(solvers.Tsit5())
     with pytest.raises(RuntimeError, match="Flex"):
