@@ -19,6 +19,8 @@ TEST = [
     "scipy",
     "tensorboard",
 ]
+# For `model.export`; Keras's export to OpenVINO imports scipy.
+EXPORT = ["ai-edge-litert", "onnxruntime", "openvino", "scipy", "tf2onnx"]
 # The peers live in other environments: see benchmarks/README.md.
 BENCH = ["matplotlib", "psutil", "scipy"]
 
@@ -37,5 +39,10 @@ setuptools.setup(
         "tensorflow>=2.18",
         "tensorflow-probability[tf]>=0.25",
     ],
-    extras_require={"examples": EXAMPLES, "test": TEST, "bench": BENCH},
+    extras_require={
+        "examples": EXAMPLES,
+        "test": TEST,
+        "bench": BENCH,
+        "export": EXPORT,
+    },
 )

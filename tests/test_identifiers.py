@@ -34,6 +34,7 @@ OF_OURS = OF_ALL | {
     "min_step_size_factor": 0.1,
     "max_step_size_factor": 4.0,
     "per_sample_steps": True,
+    "unroll": True,
 }
 
 each_solver = pytest.mark.parametrize("name", CLASSES)
@@ -182,6 +183,13 @@ def test_wrong_arguments_are_refused_by_name(method, name, value):
     expectation, received = message.split("Received: ")
     assert "must" in expectation
     assert f"{name}={value!r}" in received
+
+
+def test_adaptive_steps_cannot_be_unrolled():
+    with pytest.raises(ValueError, match="fixed steps.*Set `step_size`.*Tsit5"):
+        solvers.Tsit5(unroll=True)
+    with pytest.raises(TypeError, match="`unroll` must be a boolean"):
+        solvers.RK4(unroll="yes")
 
 
 @pytest.mark.parametrize(

@@ -324,3 +324,44 @@ def test_first_step_size_of_a_variable_is_read_when_a_solve_runs():
     size.assign(0.5)
     assert num_steps() < many
     assert solver.get_config()["first_step_size"] == 0.5
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "direct"])
+@pytest.mark.parametrize("method", [solvers.RK4, solvers.Tsit5])
+def test_unrolled_steps_are_those_of_the_loop(method, adjoint):
+    ends, gradients, counts = [], [], []
+    for unroll in (False, True):
+        solver = method(step_size=0.3, unroll=unroll)
+
+        @tf.function
+        def solve(y, solver=solver):
+            times = (1.0, 0.2, -0.5)
+            return keras_node.odeint(
+                lambda t, y: tf.sin(t) * y, y, times, solver, adjoint
+            )
+
+        y = tf.constant([1.0, 2.0])
+        graph = solve.get_concrete_function(y).graph  # No tape watches it.
+        loops = [op for op in graph.get_operations() if "While" in op.type]
+        assert bool(loops) != unroll
+        with tf.GradientTape() as tape:
+            tape.watch(y)
+            results = solve(y)
+        gradients.append(tape.gradient(results.states, y))
+        ends.append(results.states)
+        counts.append(results.diagnostics.num_ode_fn_evaluations)
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-6)
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-6)
+    assert counts[0] == counts[1]
+
+
+def test_unrolled_steps_beyond_the_budget_fail_as_in_the_loop():
+    solver = solvers.RK4(
+        step_size=0.1, unroll=True, max_num_steps=3, on_failure="nan"
+    )
+    results = keras_node.odeint(
+        lambda t, y: -y, tf.ones([1]), (0.0, 0.2, 1.0), solver
+    )
+    assert results.diagnostics.status == -1
+    assert np.isfinite(results.states[1]).all()
+    assert np.isnan(results.states[-1]).all()

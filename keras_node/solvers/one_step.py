@@ -4,8 +4,8 @@ import functools
 
 import tensorflow as tf
 
-from keras_node.common.arguments import is_positive
-from keras_node.solvers import clocks, failures, pieces, solution
+from keras_node.common.arguments import as_boolean, is_positive
+from keras_node.solvers import clocks, failures, pieces, solution, unrolled
 from keras_node.solvers.adaptive import AdaptiveLoop
 from keras_node.solvers.base import Solver
 from keras_node.solvers.first_step_size import first_step
@@ -39,7 +39,7 @@ class OneStepSolver(Solver):
     can_replay = True
     diagnostics = solution.Diagnostics
 
-    def __init__(self, step_size=None, **kwargs):
+    def __init__(self, step_size=None, unroll=False, **kwargs):
         super().__init__(**kwargs)
         if step_size is not None and not is_positive(step_size):
             raise ValueError(
@@ -47,10 +47,20 @@ class OneStepSolver(Solver):
                 f"`None` to adapt it. Received: step_size={step_size!r}"
             )
         self.step_size = step_size
+        self.unroll = as_boolean(unroll, "unroll")
+        if self.unroll and self.is_adaptive:
+            raise ValueError(
+                "`unroll=True` needs fixed steps: an adaptive solver does not "
+                "know their number beforehand. Set `step_size`. Received: "
+                f"step_size=None, unroll=True of {type(self).__name__}"
+            )
 
     def get_config(self):
         """Returns the arguments that make an equal solver."""
-        return super().get_config() | {"step_size": self.step_size}
+        return super().get_config() | {
+            "step_size": self.step_size,
+            "unroll": self.unroll,
+        }
 
     def step(self, ode_fn, interval, t, dt, y, f):
         """Takes one step of size `dt` from `(t, y)`.
@@ -125,9 +135,15 @@ class OneStepSolver(Solver):
 
     def _integrate_fixed(self, ode_fn, times, y, recorder, jumps):
         steps = self.fixed_steps(times)
-        states, record, *_ = replay(
-            self, ode_fn, times, steps, y, recorder, jumps
-        )
+        intervals = record = None
+        if self.unroll and recorder is None and jumps is None:
+            intervals = unrolled.intervals(self, times)
+        if intervals is not None:
+            states = unrolled.states(self, ode_fn, times, intervals, y)
+        else:
+            states, record, *_ = replay(
+                self, ode_fn, times, steps, y, recorder, jumps
+            )
         is_finite = clocks.are_finite(states, times.shape.rank)
         return solution.Solution(
             states=solution.nan_unless(is_finite, states),
