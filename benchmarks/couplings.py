@@ -132,8 +132,9 @@ def markdown(rows):
         values = [float(row[column]) for row in found]
         if column == "cpu_seconds":
             return f"{np.median(values):.0f}"
-        spread = np.std(values, ddof=min(1, len(values) - 1))
-        return f"{np.mean(values):.3f} ± {spread:.3f}"
+        if len(values) == 1:
+            return f"{values[0]:.3f}"
+        return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
 
     titles = {"w2": "W2", "npe": "NPE", "cpu_seconds": "seconds"}
     columns = [*itertools.product(titles, libraries)]
@@ -144,7 +145,9 @@ def markdown(rows):
         keys = dict(zip(KEYS, case, strict=False))
         cells = [cell(column, library=name, **keys) for column, name in columns]
         name = case[1].replace("_", " ")
-        lines.append([case[0], name, *cells, cell("floor", **keys)])
+        lines.append(
+            [case[0], name, *cells, cell("floor", library=libraries[0], **keys)]
+        )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
