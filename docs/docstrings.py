@@ -1,4 +1,4 @@
-"""Shows the sections of this project's docstrings that the site does not know."""
+"""Shows sections of docstrings that the site's parser does not know."""
 
 import re
 

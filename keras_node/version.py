@@ -1,3 +1,3 @@
-"""The version of the package, and nothing else: `setup.py` runs this file."""
+"""The version of the package, and nothing else: pyproject.toml reads it."""
 
 __version__ = "0.1.0"
