@@ -17,6 +17,7 @@ from keras_node import (  # noqa: E402
     solvers,
     trace,
 )
+from keras_node.citations import citation  # noqa: E402
 from keras_node.events import Event  # noqa: E402
 from keras_node.flows.cnf_bijector import CNFBijector  # noqa: E402
 from keras_node.flows.normalizing_flow import NormalizingFlow  # noqa: E402
@@ -48,6 +49,7 @@ __all__ = [
     "__version__",
     "adjoints",
     "callbacks",
+    "citation",
     "diagnostics",
     "interpolation",
     "likelihoods",

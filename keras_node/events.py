@@ -69,6 +69,8 @@ class Event:
     - [Chen, Amos & Nickel, 2021](https://arxiv.org/abs/2011.03902)
     """
 
+    citations = ("chen2021",)
+
     def __init__(
         self,
         condition,

@@ -24,7 +24,12 @@ class Likelihood(Objective):
     """Maximum likelihood, the default: minimises the mean of `-log p(x)`.
 
     Each step solves the ODE, with the divergence of the dynamics.
+
+    Reference:
+    - [Chen et al., 2018, section 4](https://arxiv.org/abs/1806.07366)
     """
+
+    citations = ("chen2018",)
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
@@ -80,6 +85,7 @@ class FlowMatching(Objective):
     - [Cheng & Schwing, 2025](https://arxiv.org/abs/2503.10636)
     """
 
+    citations = ("lipman2023", "tong2024")
     _arguments = ("coupling", "sigma", "times")
 
     def __init__(self, coupling="independent", sigma=0.0, times="uniform"):

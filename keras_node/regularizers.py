@@ -65,6 +65,7 @@ class KineticEnergy(Regularizer):
     - [Finlay et al., 2020, eq. 9](https://arxiv.org/abs/2002.02798)
     """
 
+    citations = ("finlay2020",)
     name = "kinetic_energy"
 
     def rate(self, linearization):
@@ -89,6 +90,7 @@ class JacobianFrobenius(Regularizer):
     - [Finlay et al., 2020, eq. 10](https://arxiv.org/abs/2002.02798)
     """
 
+    citations = ("finlay2020",)
     _arguments = ("weight", "seed")
     name = "jacobian_frobenius"
     needs_probes = True

@@ -44,7 +44,12 @@ class ExactTrace(TraceEstimator):
     them nonlinear, there is a closed form, which costs one more product of
     matrices, whatever the dimension: for one layer or a `Sequential` model, by
     itself or in `ConcatTime` or `IgnoreTime`, in the dtype of the state.
+
+    Reference:
+    - [Chen et al., 2018, theorem 1](https://arxiv.org/abs/1806.07366)
     """
+
+    citations = ("chen2018",)
 
     def divergence(self, linearization):
         """Returns `tr(df/dy)` of each sample, `(batch,)`."""
@@ -87,9 +92,11 @@ class Hutchinson(TraceEstimator):
         ValueError: If an argument is out of its range.
 
     Reference:
+    - [Hutchinson, 1990](https://doi.org/10.1080/03610919008812866)
     - [Grathwohl et al., 2019](https://arxiv.org/abs/1810.01367)
     """
 
+    citations = ("grathwohl2019", "hutchinson1990")
     is_random = True
     _arguments = ("num_probes", "distribution", "seed")
 
@@ -130,6 +137,8 @@ class HutchPlusPlus(Hutchinson):
     Reference:
     - [Meyer et al., 2021](https://arxiv.org/abs/2010.09649)
     """
+
+    citations = ("meyer2021",)
 
     def sample_probes(self, y, key):
         """Returns sketch and noise of one solve, `(2 * num_probes, ...)`."""

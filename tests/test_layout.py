@@ -22,7 +22,7 @@ RANKS = [
     {"integration"},
     {"latent", "layers"},
     {"flows"},
-    {"diagnostics"},
+    {"citations", "diagnostics"},
     {"visualize"},
     {"__init__"},
 ]

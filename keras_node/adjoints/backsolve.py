@@ -54,6 +54,8 @@ class BacksolveAdjoint(Adjoint):
     - [Kidger et al., 2021](https://arxiv.org/abs/2009.09457) (seminorm)
     """
 
+    citations = ("chen2018", "kidger2021")
+
     def __init__(self, solver=None, max_drift=1e3):
         self.solver = None if solver is None else solvers.get(solver)
         if max_drift is not None and not is_positive(max_drift):

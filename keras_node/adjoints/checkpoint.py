@@ -52,10 +52,12 @@ class CheckpointAdjoint(Adjoint):
             negative.
 
     Reference:
+    - [Hager, 2000](https://doi.org/10.1007/s002110000178)
     - [Zhuang et al., 2020](https://arxiv.org/abs/2006.02493)
     - [Griewank & Walther, 2000](https://doi.org/10.1145/347837.347846)
     """
 
+    citations = ("griewank2000", "hager2000", "zhuang2020")
     _arguments = ("max_checkpoints", "memory_limit")
 
     def __init__(self, max_checkpoints=128, memory_limit=2**28):

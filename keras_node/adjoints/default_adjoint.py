@@ -15,8 +15,12 @@ class AutoAdjoint(Adjoint):
     drifts where the dynamics contract.
     """
 
+    citations = CheckpointAdjoint.citations
+
+    def choose(self, solver):
+        """Returns the adjoint for a solver."""
+        return CheckpointAdjoint() if solver.can_replay else BacksolveAdjoint()
+
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""
-        if problem.solver.can_replay:
-            return CheckpointAdjoint().solve(problem)
-        return BacksolveAdjoint().solve(problem)
+        return self.choose(problem.solver).solve(problem)

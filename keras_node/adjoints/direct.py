@@ -42,7 +42,12 @@ class DirectAdjoint(Adjoint):
     ...     first = inner.gradient(y, x)
     >>> round(float(outer.gradient(first, x)[0]), 2)  # -2 / (1 + x)**3
     -0.25
+
+    Reference:
+    - [Hager, 2000](https://doi.org/10.1007/s002110000178)
     """
+
+    citations = ("hager2000",)
 
     def solve(self, problem):
         """Solves a `Problem`; returns a `Solution` that is differentiable."""

@@ -102,6 +102,8 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
     - [Chen et al., 2018, section 4](https://arxiv.org/abs/1806.07366)
     """
 
+    citations = ("chen2018",)
+
     # Both a bijector and a layer: Keras finds weights only in layers, also
     # for a `keras.Model` with a bijector as an attribute and for a `.keras`
     # file, and tfp only in a `tf.Module`.

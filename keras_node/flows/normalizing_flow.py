@@ -84,6 +84,8 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
     - [Chen et al., 2018, section 4](https://arxiv.org/abs/1806.07366)
     """
 
+    citations = ("chen2018",)
+
     def __init__(self, bijector, base_distribution, **kwargs):
         base_distribution = as_distribution(base_distribution)
         checks.check_types(bijector, base_distribution)

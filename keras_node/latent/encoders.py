@@ -31,6 +31,8 @@ class ODERNNCell(keras.layers.Layer):
     - [Rubanova et al., 2019, algorithm 1](https://arxiv.org/abs/1907.03907)
     """
 
+    citations = ("rubanova2019",)
+
     def __init__(self, units, dynamics=None, solver="midpoint", **kwargs):
         super().__init__(**kwargs)
         self.units = self.state_size = as_positive_integer(units, "units")

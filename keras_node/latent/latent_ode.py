@@ -135,6 +135,8 @@ class LatentODE(Solving, VariationalModel):
     - [Rubanova et al., 2019](https://arxiv.org/abs/1907.03907)
     """
 
+    citations = ("chen2018", "rubanova2019")
+
     def __init__(
         self,
         observation_dim,

@@ -35,6 +35,8 @@ class Augment(keras.layers.Layer):
     - [Dupont et al., 2019](https://arxiv.org/abs/1904.01681)
     """
 
+    citations = ("dupont2019",)
+
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
         self.units = as_positive_integer(units, "units")

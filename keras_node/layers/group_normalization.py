@@ -46,6 +46,8 @@ class GroupNormalization(keras.layers.GroupNormalization):
     - [Wu & He, 2018](https://arxiv.org/abs/1803.08494)
     """
 
+    citations = ("wu2018",)
+
     def build(self, input_shape):
         super().build(input_shape)
         self._is_last = self.axis in (-1, len(input_shape) - 1)

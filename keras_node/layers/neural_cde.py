@@ -101,6 +101,8 @@ class NeuralCDE(Solving, keras.layers.Layer):
     - [Morrill et al., 2021](https://arxiv.org/abs/2106.11028)
     """
 
+    citations = ("kidger2020", "morrill2021")
+
     def __init__(
         self,
         units,

@@ -111,6 +111,8 @@ class ODELayer(Solving, keras.layers.Layer):
     - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
     """
 
+    citations = ("chen2018",)
+
     def __init__(
         self,
         dynamics,

@@ -45,6 +45,8 @@ class PlanarDynamics(keras.layers.Layer):
       (whose trace lacks the minus sign of eq. 8)
     """
 
+    citations = ("chen2018",)
+
     def __init__(self, units, hypernetwork=False, hidden_units=16, **kwargs):
         super().__init__(**kwargs)
         self.units = as_positive_integer(units, "units")

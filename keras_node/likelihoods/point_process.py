@@ -48,6 +48,8 @@ class PoissonProcessLikelihood(Likelihood):
     - [Chen et al., 2018, section 5.1](https://arxiv.org/abs/1806.07366)
     """
 
+    citations = ("chen2018",)
+
     def __init__(self, window, marks=None, **kwargs):
         super().__init__(**kwargs)
         self.window = _as_window(window)

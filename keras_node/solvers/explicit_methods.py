@@ -21,6 +21,7 @@ class Euler(ExplicitRungeKutta):
     - [Hairer, Nørsett & Wanner, 1993, Sec. I.7](https://doi.org/10.1007/978-3-540-78862-1)
     """
 
+    citations = ("hairer1993",)
     tableau = ButcherTableau(order=1, c=(0,), a=((),), b=(1,))
 
 
@@ -38,6 +39,7 @@ class Midpoint(ExplicitRungeKutta):
     - [Hairer, Nørsett & Wanner, 1993, Sec. II.1](https://doi.org/10.1007/978-3-540-78862-1)
     """
 
+    citations = ("hairer1993",)
     tableau = ButcherTableau(order=2, c=(0, 1 / 2), a=((), (1 / 2,)), b=(0, 1))
 
 
@@ -56,6 +58,7 @@ class Heun(ExplicitRungeKutta):
     - [Hairer, Nørsett & Wanner, 1993, Sec. II.1](https://doi.org/10.1007/978-3-540-78862-1)
     """
 
+    citations = ("hairer1993",)
     tableau = ButcherTableau(order=2, c=(0, 1), a=((), (1,)), b=(1 / 2, 1 / 2))
 
 
@@ -71,6 +74,7 @@ class RK4(ExplicitRungeKutta):
     - [Hairer, Nørsett & Wanner, 1993, Table II.1.2](https://doi.org/10.1007/978-3-540-78862-1)
     """
 
+    citations = ("hairer1993",)
     tableau = ButcherTableau(
         order=4,
         c=(0, 1 / 2, 1 / 2, 1),
@@ -94,6 +98,7 @@ class Bosh3(ExplicitRungeKutta):
     - [Bogacki & Shampine, 1989](https://doi.org/10.1016/0893-9659(89)90079-7)
     """
 
+    citations = ("bogacki1989",)
     tableau = ButcherTableau(
         order=3,
         c=(0, 1 / 2, 3 / 4, 1),
@@ -126,6 +131,8 @@ class Dopri5(ExplicitRungeKutta):
     - [Dormand & Prince, 1980](https://doi.org/10.1016/0771-050X(80)90013-3)
     - [Shampine, 1986](https://doi.org/10.1090/S0025-5718-1986-0815836-3)
     """
+
+    citations = ("dormand1980", "shampine1986")
 
     # fmt: off
     tableau = ButcherTableau(
@@ -180,6 +187,8 @@ class Tsit5(ExplicitRungeKutta):
     Reference:
     - [Tsitouras, 2011](https://doi.org/10.1016/j.camwa.2011.06.002)
     """
+
+    citations = ("tsitouras2011",)
 
     # Table 1 of the paper prints `b_error` where it says b-hat, and its last
     # entry with the wrong sign (LLNL/sundials, pull request 850). `b_dense` is
@@ -241,6 +250,7 @@ class Dopri8(ExplicitRungeKutta):
     - [Hairer, Nørsett & Wanner, 1993, Sec. II.5, II.6 and II.10](https://doi.org/10.1007/978-3-540-78862-1)
     """
 
+    citations = ("hairer1993",)
     tableau = ButcherTableau(
         order=8,
         c=dop853_coefficients.C,

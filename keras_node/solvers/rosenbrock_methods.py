@@ -26,6 +26,8 @@ class Rosenbrock23(Rosenbrock):
     - [Shampine & Reichelt, 1997](https://doi.org/10.1137/S1064827594276424)
     """
 
+    citations = ("shampine1997",)
+
     # Its k3 is in the standard form with gamma_31 = d (e32 - 2) and
     # gamma_32 = -d e32.
     tableau = RosenbrockTableau.from_standard(
@@ -86,6 +88,8 @@ class Rodas5P(Rosenbrock):
     Reference:
     - [Steinebach, 2023](https://doi.org/10.1007/s10543-023-00967-x)
     """
+
+    citations = ("steinebach2023",)
 
     # As printed in OrdinaryDiffEq.jl, which the author contributed to.
     # fmt: off

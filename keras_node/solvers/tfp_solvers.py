@@ -113,8 +113,12 @@ class DormandPrince(
             million. Default 4096.
         on_failure: `"raise"` (default) or `"nan"`, as in `Solver`.
         **kwargs: Other arguments of `tfp.math.ode.DormandPrince`.
+
+    Reference:
+    - [Dormand & Prince, 1980](https://doi.org/10.1016/0771-050X(80)90013-3)
     """
 
+    citations = ("dormand1980",)
     _arguments = _ARGUMENTS
 
     def __init__(
@@ -190,6 +194,7 @@ class BDF(OwnAdjointSolver, Configurable, TfpSolver, tfp.math.ode.BDF):
     - [Shampine & Reichelt, 1997](https://doi.org/10.1137/S1064827594276424)
     """
 
+    citations = ("shampine1997",)
     is_stiff = True
     _arguments = _ARGUMENTS
 
