@@ -9,6 +9,7 @@ import threading
 import weakref
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.eager import record
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util, gradients_util
@@ -63,6 +64,20 @@ def _move_gradient_to_graph(op):
 
     entry["type"] = gradient
     weakref.finalize(graph, registry.pop, name, None)
+
+
+def _update_slice_gradient(op, grad):
+    """Returns the gradient of XLA's update of a slice, which has none."""
+    _, update, begin = op.inputs
+    zeros = tf.zeros_like(update)
+    others = gen_xla_ops.xla_dynamic_update_slice(grad, zeros, begin)
+    return others, tf.slice(grad, begin, tf.shape(update)), None
+
+
+# Under XLA it is the gradient of a slice: the Jacobian of a concatenation,
+# which the gradient of a Rosenbrock step differentiates, holds it.
+if "XlaDynamicUpdateSlice" not in ops.gradient_registry._registry:
+    tf.RegisterGradient("XlaDynamicUpdateSlice")(_update_slice_gradient)
 
 
 _BUILDING = threading.RLock()

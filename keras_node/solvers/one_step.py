@@ -29,6 +29,9 @@ class OneStepSolver(Solver):
             longer than this. `None` (default) adapts the size; methods
             without an error estimate then take one step for each requested
             interval.
+        unroll: Boolean, whether fixed steps at times that are known beforehand
+            are taken without a loop, for exports: see docs/deployment.md.
+            Default `False`.
         **kwargs: The other arguments of `Solver`.
 
     Raises:
