@@ -345,7 +345,7 @@ def test_gradients_are_those_of_an_explicit_method(method, clocks, adjoint):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_compiles_with_its_gradient(method):
-    solver = method(rtol=1e-4, atol=1e-6, max_num_steps=100)
+    solver = method(rtol=1e-4, atol=1e-6, max_num_steps=500)
     run = tf.function(
         lambda: _gradients(solver, "checkpoint", *POINT),
         autograph=False,
@@ -454,6 +454,41 @@ def test_a_batch_of_unknown_size_may_have_integrals():
     x = np.ones((5, 2), "float32")
     history = model.fit(x, x, batch_size=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
+
+
+@pytest.mark.parametrize("method", [Rodas5P, Rosenbrock23])
+def test_a_start_at_rest_does_not_bound_the_steps(method):
+    rate = 1e4
+    solver = method(rtol=1e-4, atol=1e-4, max_num_steps=500)
+
+    def follows_cosine(t, y):
+        return -rate * (y - tf.cos(t))
+
+    results = keras_node.odeint(
+        follows_cosine, tf.ones([1, 1], tf.float64), (0.0, 1.0), solver
+    )
+    assert results.diagnostics.num_accepted_steps < 200
+    # It lags by the slope of the cosine over the rate.
+    expected = np.cos(1.0) + np.sin(1.0) / rate
+    np.testing.assert_allclose(results.states[-1], expected, atol=1e-4)
+
+
+def test_a_gradient_of_dynamics_that_concatenate_compiles():
+    net = keras.Sequential([keras.layers.Dense(2)])
+    layer = keras_node.ODELayer(
+        keras_node.ConcatTime(net), solver=Rosenbrock23(step_size=0.5)
+    )
+    x = tf.constant([[0.3, -0.2]])
+    layer(x)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x) ** 2)
+        return tape.gradient(loss, x)
+
+    compiled = tf.function(gradient, autograph=False, jit_compile=True)
+    np.testing.assert_allclose(compiled(x), gradient(x), rtol=1e-4)
 
 
 def test_backsolve_is_refused():

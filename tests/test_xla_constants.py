@@ -67,10 +67,6 @@ MODELS = {
         POINTS,
     ),
     "backsolve": (lambda: layer(adjoint="backsolve"), POINTS),
-    "a stiff solver": (
-        lambda: layer(solver=solvers.Rosenbrock23(step_size=0.5)),
-        POINTS,
-    ),
     "convolutions": (convolutions, IMAGES),
     "a flow": (lambda: flow(field()), POINTS),
     "a planar flow": (lambda: flow(keras_node.PlanarDynamics(2)), POINTS),

@@ -87,6 +87,8 @@ def first_step(ode_fn, t, y, f, end, solver, norm):
     # allowed, a small element would respond to a large one as if it were fast.
     rate = norm(difference) / size
     is_bounded = is_at_rest & tf.math.is_finite(rate) & (rate > 0.0)
+    # A method for stiff dynamics damps what is fast, at any size of the step.
+    is_bounded &= not solver.is_stiff
     longest = tf.where(
         is_bounded, _STABLE / tf.where(is_bounded, rate, 1.0), tf.float64.max
     )
