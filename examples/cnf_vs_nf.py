@@ -152,7 +152,9 @@ def fit(kind, size, log_prob, arguments):
     optimizer = keras.optimizers.Adam(rate)
     if arguments.paper and kind == "NF":
         optimizer = keras.optimizers.RMSprop(1e-4, momentum=0.9)
-    flow.compile(optimizer, steps_per_execution=steps // epochs)
+    flow.compile(
+        optimizer, steps_per_execution=steps // epochs, jit_compile=True
+    )
     history = flow.fit_to_density(
         log_prob,
         batch_size=arguments.batch_size,
