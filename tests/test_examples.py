@@ -198,6 +198,98 @@ def test_rates_of_hares_and_lynx_are_drawn(tmp_path, capsys):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_posteriors_of_simulators_are_drawn(tmp_path, capsys):
+    example = load_example("simulated_posteriors")
+    log = tmp_path / "log.csv"
+    example.main(["--smoke", "--log", str(log)])
+    rows = example.read(log)
+    assert [row["task"] for row in rows] == ["two_moons", "sir"]
+    assert all(float(row["nfe"]) > 0 for row in rows)
+    # What the log has is not done again.
+    example.main(["--smoke", "--log", str(log)])
+    assert example.read(log) == rows
+    assert "C2ST" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def sbibm_tasks():
+    return load_example("sbibm_tasks")
+
+
+def test_simulated_parameters_are_of_their_priors(sbibm_tasks):
+    for name, bound in (
+        ("two_moons", 1),
+        ("gaussian_mixture", 10),
+        ("slcp", 3),
+    ):
+        parameters, _ = sbibm_tasks.TASKS[name].draw(4000, 0)
+        assert np.all(np.abs(parameters) < bound)
+        # Those of a uniform density; 4 standard errors.
+        np.testing.assert_allclose(parameters.mean(0) / bound, 0, atol=0.04)
+        np.testing.assert_allclose(
+            parameters.var(0) / bound**2, 1 / 3, atol=0.02
+        )
+    logarithms = np.log(sbibm_tasks.TASKS["sir"].draw(4000, 0)[0])
+    np.testing.assert_allclose(logarithms.std(0), [0.5, 0.2], rtol=0.05)
+    np.testing.assert_allclose(
+        np.exp(logarithms.mean(0)), [0.4, 0.125], rtol=0.04
+    )
+
+
+def test_a_moon_is_half_a_ring_and_hides_the_sign_of_the_sum(sbibm_tasks):
+    parameters = np.tile([[0.3, 0.2]], (1000, 1))
+    moons, mirrored = (
+        sbibm_tasks.two_moons(p, np.random.default_rng(0))
+        for p in (parameters, -parameters[:, ::-1])
+    )
+    np.testing.assert_allclose(moons, mirrored)
+    centre = [0.25 - 0.5 / np.sqrt(2), -0.1 / np.sqrt(2)]
+    offset = moons - centre
+    assert np.all(offset[:, 0] >= 0)
+    radius = np.hypot(*offset.T)
+    np.testing.assert_allclose(radius.mean(), 0.1, atol=2e-3)
+    np.testing.assert_allclose(radius.std(), 0.01, rtol=0.1)
+
+
+def test_noise_of_the_mixture_is_wide_or_narrow(sbibm_tasks):
+    noise = sbibm_tasks.gaussian_mixture(
+        np.zeros((20_000, 2)), np.random.default_rng(0)
+    )
+    np.testing.assert_allclose(noise.var(0), (1 + 0.01) / 2, rtol=0.06)
+    # Both coordinates of a draw have the same one.
+    near = np.mean(np.hypot(*noise.T) < 0.3)
+    expected = 1 - np.exp(-(0.3**2) / 2) / 2 - np.exp(-(0.3**2) / 0.02) / 2
+    np.testing.assert_allclose(near, expected, atol=0.02)
+
+
+def test_points_have_the_moments_that_their_parameters_say(sbibm_tasks):
+    parameters = np.tile([[0.7, -2.9, -1.2, 0.9, 0.6]], (20_000, 1))
+    data = sbibm_tasks.slcp(parameters, np.random.default_rng(0))
+    scale = np.square([1.2, 0.9])
+    cross = np.tanh(0.6) * scale[0] * scale[1]
+    covariance = [[scale[0] ** 2, cross], [cross, scale[1] ** 2]]
+    points = data.reshape(-1, 2)
+    np.testing.assert_allclose(points.mean(0), [0.7, -2.9], atol=0.02)
+    np.testing.assert_allclose(np.cov(points.T), covariance, atol=0.04)
+    # One point says nothing of another.
+    assert np.abs(np.corrcoef(data.T)[:2, 2:]).max() < 0.03
+
+
+def test_an_epidemic_grows_as_its_rates_say_and_is_counted(sbibm_tasks):
+    rates = np.array([[0.5, 0.1], [0.1, 0.2]])
+    share = sbibm_tasks.infected(rates)
+    assert share.shape == (2, 10)
+    # Exponential while all are susceptible.
+    np.testing.assert_allclose(share[0, 1], 1e-6 * np.exp(0.4 * 17), rtol=2e-3)
+    np.testing.assert_allclose(share[1, 1], 1e-6 * np.exp(-0.1 * 17), rtol=1e-3)
+    peak = 1 - (1 + np.log(0.5 / 0.1)) / (0.5 / 0.1)
+    assert 0 < peak - share[0].max() < 0.1
+    counts = sbibm_tasks.sir(
+        np.repeat(rates[:1], 500, 0), np.random.default_rng(0)
+    )
+    np.testing.assert_allclose(counts.mean(0), 1000 * share[0], atol=4)
+
+
 def test_spirals_turn_both_ways_and_hide_what_they_should():
     spirals = load_example("latent_spirals")
     curves = spirals.make_spirals(40, seed=0)
