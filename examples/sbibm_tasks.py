@@ -40,7 +40,7 @@ class Uniform(typing.NamedTuple):
         return tfb.Chain(
             [
                 tfb.Scale(self.bound),
-                tfb.SoftClip(-1.0, 1.0, hinge_softness=0.1),
+                tfb.SoftClip(-1.0, 1.0, hinge_softness=0.01),
                 tfb.Scale(3**-0.5),
             ]
         )

@@ -105,7 +105,7 @@ class LateTimes(keras_node.objectives.FlowMatching):
     """Flow matching with more of the times near the data.
 
     The density of a share `s` of the way is `2 s`: a narrow posterior takes
-    shape late (Wildberger et al., 2023, section 3.3).
+    shape late (Wildberger et al., 2023).
     """
 
     def shares(self, size, dtype, seed):
@@ -210,18 +210,25 @@ def draw(flow, condition, seed):
     return into_bounds.forward(results.states[-1]).numpy(), float(nfe)
 
 
+def scikit_learn():
+    """Returns the modules of scikit-learn that a score needs."""
+    try:
+        return (
+            importlib.import_module("sklearn.neural_network"),
+            importlib.import_module("sklearn.model_selection"),
+        )
+    except ImportError as error:
+        raise ImportError(
+            "The score needs scikit-learn: pip install scikit-learn"
+        ) from error
+
+
 def c2st(reference, draws):
     """Returns how often a classifier tells draws from reference draws.
 
     That of sbibm: two hidden layers, five folds, scaled by the reference.
     """
-    try:
-        neural_network = importlib.import_module("sklearn.neural_network")
-        selection = importlib.import_module("sklearn.model_selection")
-    except ImportError as error:
-        raise ImportError(
-            "The score needs scikit-learn: pip install scikit-learn"
-        ) from error
+    neural_network, selection = scikit_learn()
     mean, scale = reference.mean(axis=0), reference.std(axis=0, ddof=1)
     points = (np.concatenate([reference, draws]) - mean) / scale
     labels = np.repeat([0, 1], [len(reference), len(draws)])
@@ -307,7 +314,7 @@ def parse_arguments(argv=None):
     add("--width", type=int, default=128)
     add("--depth", type=int, default=3, help="residual blocks")
     add("--batch-size", type=int, default=128)
-    add("--steps", type=int, default=10_000, help="with 10,000 simulations")
+    add("--steps", type=int, default=20_000, help="with 10,000 simulations")
     add("--checks", type=int, default=10, help="of simulations held out")
     add("--patience", type=int, default=3, help="checks without gain")
     add("--rtol", type=float, default=1e-3, help="of densities")
@@ -332,6 +339,8 @@ def parse_arguments(argv=None):
 def main(argv=None):
     """Does what the log lacks, and prints all of it."""
     arguments = parse_arguments(argv)
+    if arguments.sbibm is not None:
+        scikit_learn()  # Rather now than when a flow is trained.
     for count in arguments.simulations:
         for name in arguments.tasks:
             done = {
