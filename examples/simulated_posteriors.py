@@ -182,16 +182,22 @@ def fit(flow, data, held_out, steps, arguments):
     )
 
 
+def steps_for(count, arguments):
+    """Returns the steps of training, at most, with so many simulations.
+
+    Fewer simulations are learnt sooner, and then by heart.
+    """
+    return max(1, round(arguments.steps * min(1.0, count / 10_000) ** 0.5))
+
+
 def train(name, count, arguments):
     """Returns a flow, its scaler of data, and the seconds of training."""
     task = sbibm_tasks.TASKS[name]
     keras.utils.set_random_seed(arguments.seed)
     data, held_out, condition_of = simulations(task, count, arguments.seed)
     flow = make_flow(task, arguments)
-    # Fewer simulations are learnt sooner, and then by heart.
-    steps = round(arguments.steps * min(1.0, count / 10_000) ** 0.5)
     start = time.perf_counter()
-    fit(flow, data, held_out, max(1, steps), arguments)
+    fit(flow, data, held_out, steps_for(count, arguments), arguments)
     return flow, condition_of, time.perf_counter() - start
 
 
@@ -258,6 +264,7 @@ def run(name, count, numbers, arguments):
         yield {
             "task": name,
             "simulations": count,
+            "steps": steps_for(count, arguments),
             "observation": number,
             "c2st": score,
             "nfe": nfe,
@@ -285,17 +292,17 @@ def append(path, row):
 
 
 def print_table(rows):
-    """Prints the mean score of each task and number of simulations."""
+    """Prints the mean score of each task, number of simulations and steps."""
     table = {}
     for row in rows:
-        scores = table.setdefault((row["task"], row["simulations"]), [])
-        scores.append(float(row["c2st"] or "nan"))
-    print("Task              Simulations  Observations  C2ST   NPE")
-    for (name, count), scores in table.items():
-        npe = NPE.get((name, int(count)), float("nan"))
+        case = row["task"], int(row["simulations"]), int(row["steps"])
+        table.setdefault(case, []).append(float(row["c2st"] or "nan"))
+    print("Task              Simulations  Steps  Observations  C2ST   NPE")
+    for case, scores in table.items():
+        npe = NPE.get(case[:2], float("nan"))
         print(
-            f"{name:<18}{count:>11}{len(scores):>14}"
-            f"{np.mean(scores):>7.3f}{npe:>6.3f}"
+            f"{case[0]:<18}{case[1]:>11}{case[2]:>7}{len(scores):>14}"
+            f"{np.mean(scores):>6.3f}{npe:>6.3f}"
         )
 
 
@@ -343,10 +350,11 @@ def main(argv=None):
         scikit_learn()  # Rather now than when a flow is trained.
     for count in arguments.simulations:
         for name in arguments.tasks:
+            case = name, str(count), str(steps_for(count, arguments))
             done = {
                 int(row["observation"])
                 for row in read(arguments.log)
-                if (row["task"], int(row["simulations"])) == (name, count)
+                if (row["task"], row["simulations"], row["steps"]) == case
             }
             numbers = [n for n in arguments.observations if n not in done]
             if numbers:
