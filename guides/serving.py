@@ -97,7 +97,8 @@ steps stay adaptive. A `NormalizingFlow` exports `log_prob` and `sample`, a
 # %%
 model.save(root / "model.keras")
 model.export(root / "served", verbose=False)
-served = tf.saved_model.load(root / "served").serve
+restored = tf.saved_model.load(root / "served")  # Its variables live with it.
+served = restored.serve
 expected = np.array(model(x))
 error = np.abs(served(x) - expected).max()
 print(f"served: largest difference {error:.0e}")
