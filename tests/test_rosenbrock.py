@@ -345,7 +345,7 @@ def test_gradients_are_those_of_an_explicit_method(method, clocks, adjoint):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_compiles_with_its_gradient(method):
-    solver = method(rtol=1e-4, atol=1e-6, max_num_steps=500)
+    solver = method(rtol=1e-4, atol=1e-6, max_num_steps=100)
     run = tf.function(
         lambda: _gradients(solver, "checkpoint", *POINT),
         autograph=False,
