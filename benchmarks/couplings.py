@@ -15,7 +15,6 @@ Reference:
 """
 
 import argparse
-import csv
 import functools
 import itertools
 import os
@@ -30,6 +29,9 @@ import protocol
 import transport
 
 FOLDER = pathlib.Path(__file__).parent
+sys.path.append(str(FOLDER.parent / "examples"))
+from csv_log import append, read  # noqa: E402
+
 LOG = FOLDER.parent / "docs" / "couplings.csv"
 WORKERS = {
     "keras_node": "worker_flow_matching.py",
@@ -103,24 +105,6 @@ def run(library, problem, coupling, seed, options):
     keys = (problem, coupling, library, seed, options.steps)
     rounded = {name: f"{value:.4f}" for name, value in numbers.items()}
     return dict(zip(KEYS, map(str, keys), strict=True)) | rounded
-
-
-def read(path):
-    """Returns the rows of a log, if there is one."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path, row):
-    """Adds a row to a log."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def markdown(rows):

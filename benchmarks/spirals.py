@@ -13,24 +13,21 @@ Reference:
 
 import argparse
 import os
-import subprocess
-import sys
 import time
 
+import keras
 import numpy as np
 import protocol
 import spirals_data as data
 import timing
+
+import keras_node
 
 SOLVERS = ("tsit5", "midpoint")
 
 
 def make_step(solver, jit, seed):
     """Returns a training step and the accuracy, as functions."""
-    import keras
-
-    import keras_node
-
     keras.utils.set_random_seed(seed)
     width = keras.layers.Dense(data.WIDTH, "softplus")
     field = keras.Sequential(
@@ -68,26 +65,13 @@ def make_step(solver, jit, seed):
     return step, accuracy
 
 
-def diffrax_worker(python):
-    """Starts diffrax; returns a function that asks it for a number."""
-    folder = os.path.dirname(os.path.abspath(__file__))
-    process = subprocess.Popen(
-        [python, os.path.join(folder, "worker_diffrax_spirals.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=protocol.quiet_environment(),
-    )
+def contenders(seed, diffrax):
+    """Returns `(step, accuracy)` of each contender, by name.
 
-    def ask(*request):
-        print(*request, file=process.stdin, flush=True)
-        return float(process.stdout.readline())
-
-    return ask
-
-
-def contenders(seed, python):
-    """Returns `(step, accuracy)` of each contender, by name."""
+    Args:
+        seed: Integer.
+        diffrax: `protocol.Worker`, or `None`.
+    """
     found = {
         f"keras_node, {solver}{', XLA' if jit else ''}": make_step(
             solver, jit, seed
@@ -95,20 +79,19 @@ def contenders(seed, python):
         for solver in SOLVERS
         for jit in (False, True)
     }
-    if python:
-        ask = diffrax_worker(python)
-        ask("start", seed)
+    if diffrax:
+        diffrax.ask(start=seed)
         found["diffrax, tsit5"] = (
-            lambda: ask("step"),
-            lambda: ask("accuracy"),
+            lambda: diffrax.ask(step=1),
+            lambda: diffrax.ask(accuracy=1)["accuracy"],
         )
     return found
 
 
-def measure(seed, steps, rounds, python):
+def measure(seed, steps, rounds, diffrax):
     """Prints accuracies after some steps, then the time of one."""
     rows = []
-    made = contenders(seed, python)
+    made = contenders(seed, diffrax)
     accuracies = {}
     for name, (step, accuracy) in made.items():
         start = time.perf_counter()
@@ -127,7 +110,6 @@ def measure(seed, steps, rounds, python):
         ["", "accuracy", "ms a step", "s, first step"],
         rows,
     )
-    sys.stdout.flush()
 
 
 def main():
@@ -139,8 +121,15 @@ def main():
         "--jax-python", default=os.environ.get("KERAS_NODE_JAX_PYTHON")
     )
     arguments = parser.parse_args()
+    diffrax = None
+    if arguments.jax_python:
+        diffrax = protocol.Worker(
+            arguments.jax_python, "worker_diffrax_spirals.py"
+        )
     for seed in arguments.seeds:
-        measure(seed, arguments.steps, arguments.rounds, arguments.jax_python)
+        measure(seed, arguments.steps, arguments.rounds, diffrax)
+    if diffrax:
+        diffrax.close()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Worker of `spirals.py`: the neural CDE of diffrax.
 
-Reads `start SEED`, `step` and `accuracy`, a line each, and answers each with a
-number.
+Reads `{"start": seed}`, `{"step": 1}` and `{"accuracy": 1}`, a line each.
 """
 
+import json
 import sys
 
 import diffrax
@@ -85,7 +85,6 @@ class Training:
         self.model, self._state = jax.block_until_ready(
             self._update(self.model, self._state, *batch)
         )
-        return 0
 
     def accuracy(self):
         """Returns the accuracy on spirals held out."""
@@ -97,13 +96,15 @@ class Training:
 def main():
     training = None
     for line in sys.stdin:
-        word, *arguments = line.split()
-        if word == "start":
-            training = Training(int(*arguments))
-            answer = 0
+        request = json.loads(line)
+        answer = {}
+        if "start" in request:
+            training = Training(request["start"])
+        elif "step" in request:
+            training.step()
         else:
-            answer = getattr(training, word)()
-        print(answer, flush=True)
+            answer = {"accuracy": training.accuracy()}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

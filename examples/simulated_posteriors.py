@@ -18,7 +18,6 @@ Reference:
 """
 
 import argparse
-import csv
 import importlib
 import pathlib
 import time
@@ -28,6 +27,7 @@ import numpy as np
 import sbibm_tasks
 import tensorflow as tf
 import tensorflow_probability as tfp
+from csv_log import append, read
 
 import keras_node
 
@@ -271,24 +271,6 @@ def run(name, count, numbers, arguments):
             "seconds": round(seconds, 1),
             "parameters": flow.count_params(),
         }
-
-
-def read(path):
-    """Returns the rows of a log, if there is one."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path, row):
-    """Adds a row to a log."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def print_table(rows):

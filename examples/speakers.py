@@ -16,13 +16,13 @@ Reference:
 """
 
 import argparse
-import csv
 import pathlib
 import time
 
 import keras
 import latent_vowels
 import numpy as np
+from csv_log import append, read
 from matplotlib.figure import Figure
 
 import keras_node
@@ -197,24 +197,6 @@ def run(name, dropped, seed, arguments):
         "nfe": round(nfe[0], 1) if nfe else "",
         "seconds_an_epoch": round(seconds / arguments.epochs, 3),
     }
-
-
-def read(path):
-    """Returns the rows of a log, if there is one."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path, row):
-    """Adds a row to a log."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def table_of(rows):

@@ -1,4 +1,4 @@
-"""What to cite: the publications of the methods that an object uses."""
+"""Publications of the methods that an object uses, to be cited."""
 
 import keras
 import tensorflow_probability as tfp
