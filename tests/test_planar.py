@@ -40,6 +40,16 @@ def test_a_batch_of_times_is_each_time_by_itself(hypernetwork):
     assert np.abs(together - field(times[0], y)).max() > 1e-3
 
 
+@_FIELDS
+def test_planes_start_where_tanh_is_not_linear(hypernetwork):
+    keras.utils.set_random_seed(0)
+    field = keras_node.PlanarDynamics(32, hypernetwork, dtype="float64")
+    t, y = tf.constant(0.0, tf.float64), _points()
+    once, twice = field(t, y), field(t, 2 * y)
+    bend = tf.norm(twice - 2 * once) / tf.norm(once)
+    assert 0.1 < bend < 10
+
+
 def test_a_flow_takes_the_closed_form():
     keras.utils.set_random_seed(0)
     field = keras_node.PlanarDynamics(4, dtype="float64")

@@ -20,7 +20,8 @@ class PlanarDynamics(keras.layers.Layer):
     Args:
         units: Positive integer, the number of planar fields.
         hypernetwork: Boolean, whether `u`, `w` and `b` also depend on time,
-            as outputs of the network of the gates. Default `False`.
+            as outputs of the network of the gates. Default `False`. They
+            start with a standard deviation of about 0.5 in either case.
         hidden_units: Positive integer, the width of that network. Default 16.
         **kwargs: Other arguments of `keras.layers.Layer`.
 
@@ -61,16 +62,23 @@ class PlanarDynamics(keras.layers.Layer):
             )
         self._size = self.units * (2 * y_shape[-1] + 1)
         outputs = self.units + self._size * self.hypernetwork
+        planes = keras.initializers.RandomNormal(stddev=0.5)
         self._hidden = keras.layers.Dense(
             self.hidden_units, "tanh", dtype=self.dtype_policy
         )
-        self._outputs = keras.layers.Dense(outputs, dtype=self.dtype_policy)
+        # Without a spread, planes that are outputs of a network start so close
+        # to 0 that `tanh` is linear, and a flow stays at a normal distribution.
+        self._outputs = keras.layers.Dense(
+            outputs,
+            bias_initializer=planes if self.hypernetwork else "zeros",
+            dtype=self.dtype_policy,
+        )
         self._hidden.build((None, 1))
         self._outputs.build((None, self.hidden_units))
         if not self.hypernetwork:
             self._planes = self.add_weight(
                 shape=(1, self._size),
-                initializer=keras.initializers.RandomNormal(stddev=0.5),
+                initializer=planes,
                 name="planes",
             )
 
