@@ -202,6 +202,7 @@ def test_a_rectilinear_sequence_sees_no_future():
         interpolation="rectilinear",
         return_sequences=True,
         count_observations=True,
+        integrate_values=True,
     )
     before = layer(data).numpy()
     data["values"][:, 4:] = 7.0
@@ -222,6 +223,47 @@ def test_counts_tell_that_a_value_is_missing():
             UNITS, interpolation="linear", count_observations=counts
         )
         assert np.allclose(layer(full), layer(gap), atol=1e-4) == is_equal
+
+
+class Integrals(keras.layers.Layer):
+    """The field whose state grows by the integrals of the features."""
+
+    def call(self, z):
+        rows = tf.one_hot([3, 4], 5, dtype=z.dtype)  # time, values, integrals
+        return tf.repeat(rows[None], tf.shape(z)[0], axis=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_integrals_are_those_of_the_path_over_time(kind):
+    data = _data()
+    data["values"][:, 2, 0] = np.nan
+    layer = NeuralCDE(
+        FEATURES,
+        Integrals(dtype="float64"),
+        kind,
+        integrate_values=True,
+        solver=keras_node.solvers.RK4(1.0),
+        dtype="float64",
+    )
+    found = layer(data)
+    start = layer._initial(
+        np.pad(_with_time(data)[:, 0], [(0, 0), (0, FEATURES)])
+    )
+    times, values = data["times"], data["values"]
+    if kind == "rectilinear":
+        known = values.copy()
+        known[:, 2, 0] = known[:, 1, 0]
+        expected = np.diff(times, axis=1)[..., None] * known[:, :-1]
+        expected = expected.sum(axis=1)
+    else:
+        path = getattr(keras_node.interpolation, kind)(times, values)
+        nodes, weights = np.polynomial.legendre.leggauss(4)
+        lengths = np.diff(times, axis=1)[..., None] / 2
+        inside = times[:, :-1, None] + lengths * (1 + nodes)
+        points = path(inside.reshape(4, -1)).numpy()
+        points = points.reshape(*inside.shape, FEATURES)
+        expected = np.einsum("btnf,btn->bf", points, lengths * weights)
+    np.testing.assert_allclose(found - start, expected, rtol=1e-6)
 
 
 def test_gradients_flow_to_values_times_and_weights():
@@ -344,6 +386,7 @@ def test_a_step_runs_under_xla_and_in_mixed_precision(kind):
         UNITS,
         interpolation=kind,
         return_sequences=True,
+        integrate_values=True,
         dtype="mixed_bfloat16",
         solver=keras_node.solvers.Tsit5(max_num_steps=256),
     )
@@ -358,7 +401,7 @@ def test_a_step_runs_under_xla_and_in_mixed_precision(kind):
 
 def test_a_field_of_ones_own_is_saved():
     field = keras.Sequential([keras.layers.Dense(UNITS * 3, "tanh")])
-    layer = NeuralCDE(UNITS, field, count_observations=False)
+    layer = NeuralCDE(UNITS, field)
     again = NeuralCDE.from_config(layer.get_config())
     data = _data()
     layer(data), again(data)

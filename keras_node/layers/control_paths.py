@@ -18,7 +18,10 @@ INTERPOLATIONS = ("hermite", "natural_cubic", "linear", "rectilinear")
 
 
 class Control(typing.NamedTuple):
-    """A path of time, values and counts, in pieces of one unit each.
+    """A path of time, values and more, in pieces of one unit each.
+
+    The channels are time, the features, and what is asked for of the counts of
+    observations and the integrals of the features.
 
     Attributes:
         initial: Float `(batch, channels)`, its first point.
@@ -72,12 +75,12 @@ class _Channels(typing.NamedTuple):
     mask: tf.Tensor
 
 
-def num_channels(num_features, counts_observations):
+def num_channels(num_features, counts_observations, integrates_values):
     """Returns the number of channels of a path."""
-    return 1 + num_features * (1 + counts_observations)
+    return 1 + num_features * (1 + counts_observations + integrates_values)
 
 
-def control_of(observed, kind, counts_observations):
+def control_of(observed, kind, counts_observations, integrates_values):
     """Returns the `Control` of a batch of time series.
 
     Args:
@@ -85,8 +88,16 @@ def control_of(observed, kind, counts_observations):
         kind: String, one of `INTERPOLATIONS`.
         counts_observations: Boolean, whether how often each feature has been
             observed is one more channel.
+        integrates_values: Boolean, whether the integral of each feature over
+            time is one more channel.
     """
-    channels = _channels_of(observed, counts_observations)
+    control = _control_of(_channels_of(observed, counts_observations), kind)
+    if not integrates_values:
+        return control
+    return _with_integrals(control, observed.values.shape[-1])
+
+
+def _control_of(channels, kind):
     if kind == "rectilinear":
         return _lines(_corners(channels), 2)
     path = getattr(interpolation, kind)(*channels)
@@ -96,6 +107,27 @@ def control_of(observed, kind, counts_observations):
         initial=path(channels.times[:, 0]),
         slopes=_quadratics(path, channels.times),
         pieces_per_row=1,
+    )
+
+
+def _with_integrals(control, num_features):
+    """Returns a path with the integrals of its features over time.
+
+    Within a piece time is linear, so that `X dt` is a polynomial of one power
+    more than `dX`.
+    """
+    initial, slopes = control.initial, control.slopes
+    features = slice(1, 1 + num_features)
+    powers = tf.range(1, slopes.shape[2] + 1, dtype=slopes.dtype)
+    rises = slopes[..., features] / powers[:, None]
+    starts = tf.cumsum(tf.reduce_sum(rises, axis=2), axis=1, exclusive=True)
+    starts += initial[:, None, features]
+    levels = tf.concat([starts[:, :, None], rises], axis=2)
+    integrals = slopes[:, :, :1, :1] * levels
+    slopes = tf.pad(slopes, [[0, 0], [0, 0], [0, 1], [0, 0]])
+    return control._replace(
+        initial=tf.pad(initial, [[0, 0], [0, num_features]]),
+        slopes=tf.concat([slopes, integrals], axis=-1),
     )
 
 

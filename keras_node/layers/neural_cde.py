@@ -32,9 +32,9 @@ class NeuralCDE(Solving, keras.layers.Layer):
         dz = f(z) dX,    z(t_1) = W X(t_1) + b
 
     `X` has the channels time, features and, on request, how often each feature
-    has been observed so far. The state depends on the observations and their
-    times, not on a grid: series may be irregular, of any length and with
-    features missing at any time.
+    has been observed so far, and its integral over time. The state depends on
+    the observations and their times, not on a grid: series may be irregular, of
+    any length and with features missing at any time.
 
         inputs -> NeuralCDE(32) -> Dense(num_classes)
 
@@ -66,6 +66,9 @@ class NeuralCDE(Solving, keras.layers.Layer):
         count_observations: Boolean, whether the counts of observations are
             channels. Use it where it tells something that a value is missing.
             Default `False`.
+        integrate_values: Boolean, whether the integrals of the features over
+            time are channels. `dX` tells the field of changes alone; these
+            tell it of levels, `X dt`. Default `False`.
         **kwargs: Other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -112,6 +115,7 @@ class NeuralCDE(Solving, keras.layers.Layer):
         solver="tsit5",
         adjoint="auto",
         count_observations=False,
+        integrate_values=False,
         **kwargs,
     ):
         # Half precision could merge neighbouring times.
@@ -125,6 +129,7 @@ class NeuralCDE(Solving, keras.layers.Layer):
         self.count_observations = as_boolean(
             count_observations, "count_observations"
         )
+        self.integrate_values = as_boolean(integrate_values, "integrate_values")
         # The default one is made when the number of channels is known.
         self.field = field
         _check_field(field)
@@ -148,7 +153,7 @@ class NeuralCDE(Solving, keras.layers.Layer):
                 f"Received: shapes {inputs_shape}"
             )
         self._num_channels = control_paths.num_channels(
-            num_features, self.count_observations
+            num_features, self.count_observations, self.integrate_values
         )
         self._initial.build((None, self._num_channels))
         if self._field is None:
@@ -177,7 +182,10 @@ class NeuralCDE(Solving, keras.layers.Layer):
             dtype=values.dtype,
         )
         control = control_paths.control_of(
-            observed, self.interpolation, self.count_observations
+            observed,
+            self.interpolation,
+            self.count_observations,
+            self.integrate_values,
         )
         z0 = tf.cast(self._initial(control.initial), values.dtype)
         results = solve(
@@ -223,7 +231,8 @@ class NeuralCDE(Solving, keras.layers.Layer):
                 "The `field` must return a matrix for each sample, of shape "
                 "(batch, units, channels) or (batch, units * channels), with "
                 f"units={shape[0]} and channels={shape[1]}: time, features"
-                f"{', counts' if self.count_observations else ''}. "
+                f"{', counts' if self.count_observations else ''}"
+                f"{', integrals' if self.integrate_values else ''}. "
                 f"Received: a tensor of shape {matrix.shape}"
             )
         return tf.reshape(matrix, [-1, *shape])
@@ -255,6 +264,7 @@ class NeuralCDE(Solving, keras.layers.Layer):
                 "solver": solvers.serialize(self.solver),
                 "adjoint": adjoints.serialize(self.adjoint),
                 "count_observations": self.count_observations,
+                "integrate_values": self.integrate_values,
             }
         )
         return configs.stamp(config)
