@@ -1,5 +1,7 @@
 """The function `odeint`, a differentiable solve."""
 
+import typing
+
 import keras
 import tensorflow as tf
 
@@ -160,38 +162,28 @@ def solve(
     adjoint = adjoints.get(adjoint)
     initial_state = _as_state(initial_state)
     leaves = tf.nest.flatten(initial_state)
-    _refuse_vectorized_map(solver, adjoint)
-    times_vary = tf.is_tensor(times) or isinstance(times, tf.Variable)
-    times = requested_times.as_clock(times, solver, leaves, times_are_data)
-    if times_are_data:
-        times = tf.stop_gradient(times)
     events = as_list(events)
+    _refuse_vectorized_map(solver, adjoint)
     if dense:
         _require_steps(solver, adjoint, "`dense=True` needs")
     if events:
         _require_steps(solver, adjoint, "`events` need")
-    jumps = rows = None
-    if jump_times is not None:
-        times_vary |= jump_clock.are_tensor(jump_times)
-        times, jumps = jump_clock.as_jumps(jump_times, times, solver, leaves)
-    if events:
-        times, jumps = event_clock.with_clocks(events, times, jumps, leaves)
-    requested = times
-    if jumps is not None and _needs_rows(solver, adjoint):
-        times, rows = pieces.merged(times, jumps)
+    clock = _clock_of(
+        times, jump_times, events, solver, adjoint, leaves, times_are_data
+    )
     is_debugged = _is_debugged(solver, adjoint)
     if is_debugged:
         if tf_internals.are_recording():
             adjoint = adjoints.DirectAdjoint()
         field = traced_field.PythonField(ode_fn, initial_state)
     else:
-        field = _traced(ode_fn, initial_state, times, on_trace)
+        field = _traced(ode_fn, initial_state, clock.times, on_trace)
     traced = None
     if events:
         traced = traced_events.trace(
             events,
             bind_event or (lambda function, name: function),
-            times.shape[1:],
+            clock.times.shape[1:],
             initial_state,
             is_debugged,
         )
@@ -200,32 +192,80 @@ def solve(
         Problem(
             solver=solver,
             field=field,
-            times=times,
+            times=clock.times,
             y=widen(leaves),
-            times_vary=times_vary and not times_are_data,
+            times_vary=clock.varies,
             on_backward=on_backward,
             on_drift=on_drift,
             num_controlled=num_controlled,
-            jumps=jumps,
+            jumps=clock.jumps,
             keeps_dense=dense,
             events=traced,
         ),
     )
     states = failures.check(solver, result)
-    if rows is not None:
-        states = [clocks.rows_of(leaf, rows) for leaf in states]
-    states = [tf.cast(a, b.dtype) for a, b in zip(states, leaves, strict=True)]
-    end = result.internal.t
+    return _results_of(result, states, clock, events, initial_state)
+
+
+class _Clock(typing.NamedTuple):
+    """The times of a solve, as its solver and its adjoint take them.
+
+    Attributes:
+        requested: Float64 `(T,)` or `(T, batch)`, those of the results.
+        times: The same, and the jumps among them if the solver needs them.
+        rows: Which of `times` are requested; `None` if all are.
+        jumps: Those within the solve; `None` without any.
+        varies: Whether the times may need a gradient.
+    """
+
+    requested: tf.Tensor
+    times: tf.Tensor
+    rows: tf.Tensor | None
+    jumps: typing.Any
+    varies: bool
+
+
+def _clock_of(times, jump_times, events, solver, adjoint, leaves, are_data):
+    varies = tf.is_tensor(times) or isinstance(times, tf.Variable)
+    times = requested_times.as_clock(times, solver, leaves, are_data)
+    if are_data:
+        times = tf.stop_gradient(times)
+    jumps = rows = None
+    if jump_times is not None:
+        varies |= jump_clock.are_tensor(jump_times)
+        times, jumps = jump_clock.as_jumps(jump_times, times, solver, leaves)
+    if events:
+        times, jumps = event_clock.with_clocks(events, times, jumps, leaves)
+    requested = times
+    if jumps is not None and _needs_rows(solver, adjoint):
+        times, rows = pieces.merged(times, jumps)
+    return _Clock(requested, times, rows, jumps, varies and not are_data)
+
+
+def _results_of(result, states, clock, events, initial_state):
+    """Returns the `Results` at the requested times, of the state's dtypes."""
+    if clock.rows is not None:
+        states = [clocks.rows_of(leaf, clock.rows) for leaf in states]
+    states = [
+        tf.cast(states_of, leaf.dtype)
+        for states_of, leaf in zip(
+            states, tf.nest.flatten(initial_state), strict=True
+        )
+    ]
+    jumps, end = clock.jumps, result.internal.t
     if events:
         jumps = result.events.with_jumps(jumps)
-        end = result.events.end(end, pieces.direction_of(times))
+        end = result.events.end(end, pieces.direction_of(clock.times))
     event_times, event_indices = event_clock.results_of(events, result.events)
+    dense = result.dense
+    if dense is not None:
+        dense = dense.moving_with(clock.times, jumps, end)
     return Results(
-        times=requested,
+        times=clock.requested,
         states=tf.nest.pack_sequence_as(initial_state, states),
         diagnostics=result.diagnostics,
         solver_internal_state=result.internal,
-        dense=result.dense.moving_with(times, jumps, end) if dense else None,
+        dense=dense,
         event_times=event_times,
         event_indices=event_indices,
     )
