@@ -209,11 +209,11 @@ TEXT = """# Benchmarks
 
 Written by `benchmarks/run.py` (how to run it: `benchmarks/README.md`).
 Times are medians of alternating rounds in one run, on two cores. "Ours" is a
-graph (eager in the row of that name), "best" the faster of graph and XLA, the peer the fastest whose gradients
-agree. "First call" is tracing, compilation and one step, of our best and of
-that peer; "over bare loop" is the time over that of a loop which does nothing
-but evaluate the field and its vector-Jacobian product, once for each stage of
-each accepted step.
+graph (eager in the row of that name), "best" the faster of graph and XLA, the
+peer the fastest whose gradients agree. "First call" is tracing, compilation and
+one step, of our best and of that peer; "over bare loop" is the time over that
+of a loop which does nothing but evaluate the field and its vector-Jacobian
+product, once for each stage of each accepted step.
 
 {table}
 ## Growth
