@@ -30,7 +30,7 @@ import transport
 
 FOLDER = pathlib.Path(__file__).parent
 sys.path.append(str(FOLDER.parent / "examples"))
-from csv_log import append, read  # noqa: E402
+from csv_log import append, keep_smoke_apart, read  # noqa: E402
 
 LOG = FOLDER.parent / "docs" / "couplings.csv"
 WORKERS = {
@@ -162,6 +162,7 @@ def parse_arguments(argv=None):
         "--smoke", action="store_true", help="one case, a blink, to try it"
     )
     arguments = parser.parse_args(argv)
+    keep_smoke_apart(arguments, parser)
     if arguments.smoke:
         arguments.steps, arguments.points, arguments.seeds = 4, 50, [0]
         arguments.problems = arguments.problems[-1:]

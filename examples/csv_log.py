@@ -11,6 +11,13 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+def keep_smoke_apart(arguments, parser):
+    """Gives a smoke run a log of its own, unless one was named."""
+    default = parser.get_default("log")
+    if arguments.smoke and arguments.log == default:
+        arguments.log = default.with_stem(f"{default.stem}_smoke")
+
+
 def append(path, row):
     """Adds a row to a log, below the names of its columns."""
     is_new = not path.exists()

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import toy_densities
-from csv_log import append, read
+from csv_log import append, keep_smoke_apart, read
 from matplotlib.figure import Figure
 
 METHODS = {
@@ -140,11 +140,13 @@ def parse_arguments(argv=None):
     parser.add_argument("--rtol", type=float, default=1e-3, help="in training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", default="flow_matching.png")
-    parser.add_argument("--log", default="flow_matching.csv")
+    log = pathlib.Path("flow_matching.csv")
+    parser.add_argument("--log", type=pathlib.Path, default=log)
     parser.add_argument(
         "--smoke", action="store_true", help="one set, a blink, to try it"
     )
     arguments = parser.parse_args(argv)
+    keep_smoke_apart(arguments, parser)
     if arguments.smoke:
         arguments.seconds, arguments.width = 0.05, 8
         arguments.datasets, arguments.seeds = arguments.datasets[:1], [0]
@@ -153,7 +155,7 @@ def parse_arguments(argv=None):
 
 def main(argv=None):
     arguments = parse_arguments(argv)
-    log, samples = pathlib.Path(arguments.log), {}
+    log, samples = arguments.log, {}
     logged = {(r["data"], r["method"], int(r["seed"])) for r in read(log)}
     print("Data             Method         Seed  Steps   Nats  NFE of a sample")
     for seed in arguments.seeds:

@@ -27,7 +27,7 @@ import numpy as np
 import sbibm_tasks
 import tensorflow as tf
 import tensorflow_probability as tfp
-from csv_log import append, read
+from csv_log import append, keep_smoke_apart, read
 
 import keras_node
 
@@ -309,13 +309,18 @@ def parse_arguments(argv=None):
     add("--rtol", type=float, default=1e-3, help="of densities")
     add("--verbose", type=int, default=0, help="of Keras")
     add("--seed", type=int, default=0)
-    add("--log", type=pathlib.Path, default="simulated_posteriors.csv")
+    add(
+        "--log",
+        type=pathlib.Path,
+        default=pathlib.Path("simulated_posteriors.csv"),
+    )
     add(
         "--smoke",
         action="store_true",
         help="two tasks, a few steps, neither wheel nor score",
     )
     arguments = parser.parse_args(argv)
+    keep_smoke_apart(arguments, parser)
     if arguments.smoke:
         arguments.tasks, arguments.simulations = ["two_moons", "sir"], [100]
         arguments.observations, arguments.steps = [1], 40

@@ -23,7 +23,7 @@ import time
 import keras
 import latent_vowels
 import numpy as np
-from csv_log import append, read
+from csv_log import append, keep_smoke_apart, read
 from matplotlib.figure import Figure
 
 import keras_node
@@ -275,10 +275,11 @@ def parse_arguments(argv=None):
     add("--epochs", type=int, default=5, help="of all versions")
     add("--batch-size", type=int, default=32)
     add("--learning-rate", type=float, default=1e-2)
-    add("--log", type=pathlib.Path, default="speakers.csv")
+    add("--log", type=pathlib.Path, default=pathlib.Path("speakers.csv"))
     add("--output", default="speakers.png")
     add("--smoke", action="store_true", help="one of each, to try it")
     arguments = parser.parse_args(argv)
+    keep_smoke_apart(arguments, parser)
     if arguments.smoke:
         arguments.dropped, arguments.seeds, arguments.epochs = [50], [0], 1
     return arguments
