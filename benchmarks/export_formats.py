@@ -1,0 +1,79 @@
+"""How far the answers of other runtimes are from TensorFlow's.
+
+Exports an `ODELayer` of time-dependent dynamics with each solver, runs it in
+ONNX Runtime, OpenVINO and LiteRT, and notes the largest difference from
+`model.predict`, of outputs of size 1; or what stopped it. Needs `.[export]`.
+
+    python benchmarks/export_formats.py    # Writes docs/export_formats.csv.
+"""
+
+import argparse
+import csv
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+
+from keras_node import solvers
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from tests import test_export_formats as runtimes
+
+RUNTIMES = {
+    "ONNX Runtime": runtimes.run_onnx,
+    "OpenVINO": runtimes.run_openvino,
+    "LiteRT": runtimes.run_litert,
+}
+COLUMNS = ("solver", "runtime", "difference")
+
+
+def cases():
+    """Returns the solvers by the name that the table gives them."""
+    methods = (solvers.Euler, solvers.Midpoint, solvers.Heun, solvers.RK4)
+    found = {
+        f"{method.__name__}(0.1), {kind}": method(
+            step_size=0.1, unroll=kind == "unrolled"
+        )
+        for kind in ("unrolled", "in a loop")
+        for method in methods
+    }
+    found["Tsit5(step_size=0.1), unrolled"] = solvers.Tsit5(
+        step_size=0.1, unroll=True
+    )
+    found["Tsit5(step_size=0.1), in a loop"] = solvers.Tsit5(step_size=0.1)
+    found["Tsit5(), adaptive"] = solvers.Tsit5()
+    return found
+
+
+def difference(run, solver):
+    """Returns the largest difference, or why there is no answer."""
+    model, x = runtimes.make_model(solver)
+    expected = model.predict(x, verbose=0)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            answer = run(model, x, pathlib.Path(folder))
+        except RuntimeError as error:
+            if "Flex" not in str(error):
+                raise
+            return "needs Flex"
+    return f"{np.max(np.abs(answer - expected)):.0e}"
+
+
+def main():
+    """Measures, writes the CSV file, and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--path", default="docs/export_formats.csv")
+    arguments = parser.parse_args()
+    with open(arguments.path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for name, solver in cases().items():
+            for runtime, run in RUNTIMES.items():
+                row = name, runtime, difference(run, solver)
+                writer.writerow(row)
+                print(*row, sep="  ", flush=True)
+
+
+if __name__ == "__main__":
+    main()
