@@ -134,7 +134,7 @@ def parse_arguments(argv=None):
     names = list(toy_densities.DENSITIES)
     parser.add_argument("--datasets", nargs="+", choices=names, default=names)
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="of training, each"
+        "--seconds", type=float, default=40.0, help="of training, each"
     )
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--rtol", type=float, default=1e-3, help="in training")
