@@ -304,7 +304,6 @@ def _repeat(mask, num_times):
             else keras.ops.repeat(leaf[:, None], num_times, axis=1)
         ),
         mask,
-        none_is_leaf=True,
     )
 
 
