@@ -149,6 +149,12 @@ MODELS = {
     "ode_rnn": (make_ode_rnn, as_steps),
     "latent_ode": (make_latent_ode, as_series),
 }
+LABELS = {
+    "cde": "neural CDE",
+    "gru": "GRU with gaps",
+    "ode_rnn": "ODE-RNN",
+    "latent_ode": "latent ODE",
+}
 
 
 def make_optimizer(count, arguments):
@@ -253,8 +259,9 @@ def draw(rows, path):
     for color, name in zip(COLORS, models, strict=False):
         shares = sorted(key[0] for key in table if key[1] == name)
         found = [table[share, name] for share in shares]
-        label = name.replace("_", " ").replace("cde", "neural CDE")
-        axis.plot(shares, list(map(np.mean, found)), c=color, label=label)
+        axis.plot(
+            shares, list(map(np.mean, found)), c=color, label=LABELS[name]
+        )
         for share, values in zip(shares, found, strict=True):
             axis.plot([share] * len(values), values, ".", c=color, ms=5)
     axis.set(xlabel="frames dropped, %", ylabel="test accuracy")
