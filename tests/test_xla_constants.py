@@ -30,8 +30,9 @@ class Folded(keras.layers.Layer):
         return tf.concat([right, left], axis=-1)[:, ::-1] / (1 + size)
 
 
-def field():
-    net = [keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
+def field(depth=1):
+    net = [keras.layers.Dense(3, "tanh") for _ in range(depth)]
+    net.append(keras.layers.Dense(2))
     return keras_node.ConcatTime(keras.Sequential(net))
 
 
@@ -69,6 +70,7 @@ MODELS = {
     "backsolve": (lambda: layer(adjoint="backsolve"), POINTS),
     "convolutions": (convolutions, IMAGES),
     "a flow": (lambda: flow(field()), POINTS),
+    "unit vectors": (lambda: flow(field(depth=3)), POINTS),
     "a planar flow": (lambda: flow(keras_node.PlanarDynamics(2)), POINTS),
     "probes": (lambda: flow(field(), trace="hutchinson"), POINTS),
     "flow matching": (lambda: flow(field(), "flow_matching"), POINTS),

@@ -144,7 +144,10 @@ class FieldGradient(_Sources):
         """Returns what all evaluations share, from any time and state."""
         if not self._compute_shared:
             return []
-        return self._compute_shared(t, *leaves, *self.field.captures)
+        # Of the shapes alone: XLA takes for constants what decides a shape,
+        # and all the values that it may have come from.
+        values = [tf.zeros(tf.shape(x), x.dtype) for x in (t, *leaves)]
+        return self._compute_shared(*values, *self.field.captures)
 
     def pull_back(self, kept, shared, cotangents):
         """Returns the `Cotangents` of an evaluation.
