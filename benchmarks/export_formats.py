@@ -8,7 +8,6 @@ ONNX Runtime, OpenVINO and LiteRT, and notes the largest difference from
 """
 
 import argparse
-import csv
 import pathlib
 import sys
 import tempfile
@@ -17,15 +16,17 @@ import numpy as np
 
 from keras_node import solvers
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from tests import test_export_formats as runtimes
+FOLDER = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(FOLDER), str(FOLDER / "examples")]
+from csv_log import record  # noqa: E402
+
+from tests import test_export_formats as runtimes  # noqa: E402
 
 RUNTIMES = {
     "ONNX Runtime": runtimes.run_onnx,
     "OpenVINO": runtimes.run_openvino,
     "LiteRT": runtimes.run_litert,
 }
-COLUMNS = ("solver", "runtime", "difference")
 
 
 def cases():
@@ -60,19 +61,23 @@ def difference(run, solver):
     return f"{np.max(np.abs(answer - expected)):.0e}"
 
 
+def rows():
+    """Yields a row for each solver and runtime."""
+    for name, solver in cases().items():
+        for runtime, run in RUNTIMES.items():
+            yield {
+                "solver": name,
+                "runtime": runtime,
+                "difference": difference(run, solver),
+            }
+
+
 def main():
     """Measures, writes the CSV file, and prints it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--path", default="docs/export_formats.csv")
-    arguments = parser.parse_args()
-    with open(arguments.path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for name, solver in cases().items():
-            for runtime, run in RUNTIMES.items():
-                row = name, runtime, difference(run, solver)
-                writer.writerow(row)
-                print(*row, sep="  ", flush=True)
+    log = FOLDER / "docs" / "export_formats.csv"
+    parser.add_argument("--log", type=pathlib.Path, default=log)
+    record(parser.parse_args().log, rows())
 
 
 if __name__ == "__main__":

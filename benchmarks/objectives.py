@@ -9,8 +9,9 @@ steps of flow matching, or 700 of maximum likelihood, which take about as long.
 """
 
 import argparse
-import csv
+import itertools
 import pathlib
+import sys
 import time
 
 import keras
@@ -20,9 +21,12 @@ import tensorflow_probability as tfp
 
 import keras_node
 
+FOLDER = pathlib.Path(__file__).parents[1]
+sys.path.append(str(FOLDER / "examples"))
+from csv_log import append, read  # noqa: E402
+
 STEPS = {"flow_matching": 6_000, "likelihood": 700}
 BATCH_SIZE, HELD_OUT, NOISE = 256, 10_000, 0.05
-COLUMNS = ("objective", "seed", "steps", "nats", "seconds")
 
 
 def moons(count, rng):
@@ -60,29 +64,28 @@ def measure(objective, seed):
     held_out = moons(HELD_OUT, np.random.default_rng(99))
     log_prob = flow_of(field, 1e-6).predict(held_out, HELD_OUT, verbose=0)
     nats = -float(np.mean(log_prob))
-    return objective, seed, steps, round(nats, 4), round(seconds, 1)
+    return {
+        "objective": objective,
+        "seed": seed,
+        "steps": steps,
+        "nats": round(nats, 4),
+        "seconds": round(seconds, 1),
+    }
 
 
 def main():
     """Trains what the log lacks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--path", default="docs/objectives.csv")
+    log = FOLDER / "docs" / "objectives.csv"
+    parser.add_argument("--log", type=pathlib.Path, default=log)
     arguments = parser.parse_args()
-    path = pathlib.Path(arguments.path)
-    known = path.read_text().splitlines() if path.exists() else []
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if not known:
-            writer.writerow(COLUMNS)
-        for objective in STEPS:
-            for seed in arguments.seeds:
-                case = f"{objective},{seed},"
-                if not any(row.startswith(case) for row in known):
-                    row = measure(objective, seed)
-                    writer.writerow(row)
-                    file.flush()
-                    print(*row, flush=True)
+    known = [(r["objective"], int(r["seed"])) for r in read(arguments.log)]
+    for case in itertools.product(STEPS, arguments.seeds):
+        if case not in known:
+            row = measure(*case)
+            append(arguments.log, row)
+            print(*row.values(), flush=True)
 
 
 if __name__ == "__main__":

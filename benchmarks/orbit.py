@@ -11,17 +11,22 @@ Reference:
 """
 
 import argparse
-import csv
+import itertools
+import pathlib
+import sys
 
 import numpy as np
 import tensorflow as tf
 
 import keras_node
 
+FOLDER = pathlib.Path(__file__).parents[1]
+sys.path.append(str(FOLDER / "examples"))
+from csv_log import record  # noqa: E402
+
 METHODS = ("tsit5", "dopri5", "dopri8", "bosh3")
 RTOLS = (1e-3, 1e-5, 1e-7, 1e-9)
 ECCENTRICITY = 0.3
-COLUMNS = ("solver", "rtol", "nfe", "rejected", "error")
 
 
 def gravity(t, state):
@@ -44,24 +49,23 @@ def measure(method, rtol):
     results = keras_node.odeint(gravity, y, (0.0, 2.0 * np.pi), solver)
     counts = results.diagnostics
     error = float(tf.norm(results.states[-1] - y))
-    evaluations = int(counts.num_ode_fn_evaluations)
-    rejected = int(counts.num_rejected_steps)
-    return method, rtol, evaluations, rejected, f"{error:.1e}"
+    return {
+        "solver": method,
+        "rtol": rtol,
+        "nfe": int(counts.num_ode_fn_evaluations),
+        "rejected": int(counts.num_rejected_steps),
+        "error": f"{error:.1e}",
+    }
 
 
 def main():
     """Measures, writes the CSV file, and prints it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--path", default="docs/orbit.csv")
+    log = FOLDER / "docs" / "orbit.csv"
+    parser.add_argument("--log", type=pathlib.Path, default=log)
     arguments = parser.parse_args()
-    with open(arguments.path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for method in METHODS:
-            for rtol in RTOLS:
-                row = measure(method, rtol)
-                writer.writerow(row)
-                print(*row)
+    cases = itertools.product(METHODS, RTOLS)
+    record(arguments.log, itertools.starmap(measure, cases))
 
 
 if __name__ == "__main__":

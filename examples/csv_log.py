@@ -26,3 +26,11 @@ def append(path, row):
         if is_new:
             writer.writeheader()
         writer.writerow(row)
+
+
+def record(path, rows):
+    """Writes a log anew, each row as it comes, and prints it."""
+    path.unlink(missing_ok=True)
+    for row in rows:
+        append(path, row)
+        print(*row.values(), sep="  ", flush=True)
