@@ -125,6 +125,9 @@ def pullback_of(function, outputs, sources):
 class FlatFunction:
     """The graph of a concrete function, called for any of its tensors.
 
+    A tape does not record the call: what it would differentiate are the
+    outputs of the function, not the tensors asked for.
+
     Args:
         function: Concrete function.
         outputs: List of tensors of its graph.
@@ -150,9 +153,10 @@ class FlatFunction:
 
     def __call__(self, *inputs):
         count = len(inputs) - self._num_captures
-        return self._function._call_flat(
-            list(inputs[:count]), list(inputs[count:])
-        )
+        with stop_recording():
+            return self._function._call_flat(
+                list(inputs[:count]), list(inputs[count:])
+            )
 
 
 def called_graph(op):
