@@ -1,7 +1,8 @@
 """Tests that XLA compiles a step of training once, whatever its values.
 
 XLA compiles anew for each value of an argument that may decide a shape or an
-axis. It leaves such arguments out of the compiled function's parameters.
+axis. It leaves such a tensor out of the compiled function's parameters, and
+writes the value of such a variable where the variable is read.
 """
 
 import re
@@ -84,7 +85,9 @@ def compile_time_constants(function, inputs):
     program = step.experimental_get_compiler_ir(inputs)(stage="hlo")
     entry = program[program.index("\nENTRY") :]
     captures = step.get_concrete_function().captured_inputs
-    return 1 + len(captures) - len(re.findall(r" parameter\(\d+\)", entry))
+    tensors = 1 + len(captures) - len(re.findall(r" parameter\(\d+\)", entry))
+    read = re.findall(r" constant\(.*op_type=\"ReadVariableOp\"", entry)
+    return tensors + len(read)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -105,3 +108,14 @@ def test_no_argument_of_a_training_step_is_a_constant_of_it(name):
 def test_an_argument_that_decides_a_shape_is_counted():
     sizes = tf.constant([[2], [3]])
     assert compile_time_constants(lambda n: tf.zeros(n[0]), sizes) == 1
+
+
+def test_a_variable_that_decides_a_shape_is_counted():
+    size = tf.Variable([3.0])
+    ones = tf.ones([1])
+    assert (
+        compile_time_constants(
+            lambda x: x + tf.zeros(tf.cast(size, tf.int32)), ones
+        )
+        == 1
+    )

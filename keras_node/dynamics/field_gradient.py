@@ -5,6 +5,7 @@ import typing
 import tensorflow as tf
 
 from keras_node.common import tf_internals
+from keras_node.dynamics.gradient_sources import is_differentiable
 from keras_node.dynamics.graph_dependence import (
     Dependents,
     known_integers,
@@ -71,12 +72,16 @@ class FieldGradient(_Sources):
         )
         self.is_connected = self._found[self._needs_time + self._num_leaves :]
         self._needs, self._groups = self._sorted_needs(function.graph)
-        kept, shared = self._groups["kept"], self._groups["shared"]
+        kept = self._groups["kept"]
         self._constants = list(map(known_integers, self._groups["constants"]))
         self._evaluate = tf_internals.FlatFunction(function, [*outputs, *kept])
-        self._compute_shared = shared and tf_internals.FlatFunction(
-            function, shared, has_effects=False
-        )
+        self._compute = {
+            name: tf_internals.FlatFunction(
+                function, self._groups[name], has_effects=False
+            )
+            for name in ("shared", "shaped")
+            if self._groups[name]
+        }
         self.kept_specs = [tf.TensorSpec(x.shape, x.dtype) for x in kept]
         # What XLA uses as a shape must not come from an array.
         unstorable = {tf.variant, tf.resource}
@@ -113,11 +118,14 @@ class FieldGradient(_Sources):
         groups = {
             "kept": [],
             "shared": [],
+            "shaped": [],
             "captured": self._inputs[count:],
             "outside": [],
             "constants": [],
         }
-        depends = Dependents(graph, map(id, self._inputs[:count]))
+        varying = Dependents(graph, map(id, self._inputs[:count])).values
+        valued = [x for x in self._inputs if not x.dtype.is_integer]
+        valued = Dependents(graph, map(id, valued)).values
         needs = []
         for tensor in map(original, self._pullback.captured_inputs):
             if not tf.is_symbolic_tensor(tensor) or tensor.graph is not graph:
@@ -126,8 +134,10 @@ class FieldGradient(_Sources):
                 name = "constants"
             elif any(tensor is x for x in groups["captured"]):
                 name = "captured"
+            elif id(tensor) in varying:
+                name = "kept"
             else:
-                name = "kept" if id(tensor) in depends.values else "shared"
+                name = "shared" if id(tensor) in valued else "shaped"
             places = [id(x) for x in groups[name]]
             if id(tensor) not in places:
                 groups[name].append(tensor)
@@ -141,13 +151,18 @@ class FieldGradient(_Sources):
         return outputs[: len(leaves)], outputs[len(leaves) :]
 
     def shared(self, t, leaves):
-        """Returns what all evaluations share, from any time and state."""
-        if not self._compute_shared:
-            return []
-        # Of the shapes alone: XLA takes for constants what decides a shape,
-        # and all the values that it may have come from.
-        values = [tf.zeros(tf.shape(x), x.dtype) for x in (t, *leaves)]
-        return self._compute_shared(*values, *self.field.captures)
+        """Returns what all evaluations share, from any time and state.
+
+        XLA takes what decides a shape for a constant, with all arguments of
+        the call that it comes from: these are zeros in the shapes of values.
+        """
+        found = {}
+        for name, compute in self._compute.items():
+            captures = self.field.captures
+            if name == "shaped":
+                captures = _zeros_like(captures)
+            found[name] = compute(*_zeros_like([t, *leaves]), *captures)
+        return found
 
     def pull_back(self, kept, shared, cotangents):
         """Returns the `Cotangents` of an evaluation.
@@ -158,8 +173,8 @@ class FieldGradient(_Sources):
             cotangents: List of tensors, those of the derivative.
         """
         groups = self._groups | {
+            **shared,
             "kept": kept,
-            "shared": shared,
             "captured": self.field.captures,
             "constants": [tf.constant(x) for x in self._constants],
         }
@@ -198,8 +213,8 @@ class ReevaluatedGradient(_Sources):
         return self.field(t, leaves), [t, *leaves]
 
     def shared(self, t, leaves):
-        """Returns an empty list."""
-        return []
+        """Returns nothing."""
+        return {}
 
     def pull_back(self, kept, shared, cotangents):
         """Returns the `Cotangents` of an evaluation."""
@@ -217,6 +232,14 @@ class ReevaluatedGradient(_Sources):
         t_bar, leaves, sources = gradients
         sources = [tf.convert_to_tensor(bar) for bar in sources]
         return Cotangents(t_bar if self._needs_time else None, leaves, sources)
+
+
+def _zeros_like(tensors):
+    """Returns zeros for floats, of their shapes alone; others as they are."""
+    return [
+        tf.zeros(tf.shape(x), x.dtype) if is_differentiable(x) else x
+        for x in tensors
+    ]
 
 
 def gradient_of(field, needs_time):
