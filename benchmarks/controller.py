@@ -15,6 +15,7 @@ import functools
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 
 import fields
@@ -157,24 +158,25 @@ def table(curves, names, first):
 
 def draw(curves, names, path):
     """Draws the curves of some problems."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
+    sys.path.append(str(FOLDER.parent / "examples"))
+    import pictures
+
     columns = -(-len(names) // 2)
-    figure = Figure(figsize=(3 * columns, 6))
+    figure = pictures.new(3 * columns, 6)
     axes = figure.subplots(2, columns)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     for axis, name in zip(axes.flat, names, strict=False):
         for contender, points in curves.items():
             axis.loglog(*points[name].T, ".-", lw=1, ms=3, label=contender)
-        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.set_title(name.replace("_", " "))
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=6)
+        axis.grid()
+    axes[0, 0].legend()
     axes[1, 0].set(xlabel="evaluations", ylabel="error")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    pictures.save(figure, path)
 
 
 def main():

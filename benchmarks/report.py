@@ -1,12 +1,14 @@
 """Tables and pictures of what `run.py` measured."""
 
 import pathlib
+import sys
 
 import growth
 import rows
 import timing
 
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+FOLDER = pathlib.Path(__file__).parents[1]
+DOCS = FOLDER / "docs"
 OURS = ("keras_node graph", "keras_node XLA", "keras_node eager")
 DETAILS = (
     "contender",
@@ -161,9 +163,10 @@ def slopes(results):
 
 def draw(results, path):
     """Draws time and memory over each axis."""
-    from matplotlib.figure import Figure
+    sys.path.append(str(FOLDER / "examples"))
+    import pictures
 
-    figure = Figure(figsize=(3 * len(results), 5))
+    figure = pictures.new(3 * len(results), 5)
     axes = figure.subplots(2, len(results), squeeze=False)
     for column, (name, curve) in zip(axes.T, results.items(), strict=True):
         for axis, key, factor in zip(
@@ -178,13 +181,12 @@ def draw(results, path):
                     if point
                 ]
                 axis.loglog(*zip(*shown, strict=True), "o-", label=contender)
-            axis.grid(alpha=0.3)
+            axis.grid()
         column[1].set_xlabel(growth.CURVES[name].label)
     axes[0, 0].set_ylabel("ms of a training step")
     axes[1, 0].set_ylabel("MB, first call included")
-    axes[0, 0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    axes[0, 0].legend()
+    pictures.save(figure, path)
 
 
 def write(results):

@@ -13,8 +13,8 @@ import pathlib
 
 import keras
 import numpy as np
+import pictures
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 import keras_node
 
@@ -111,9 +111,9 @@ def draw(heights, restitution, observed, path):
     times = np.linspace(0.0, 3.0, 601)
     results = solve(tf.constant(heights), restitution, times)
     ends = results.event_times[-1].numpy()
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    figure = pictures.new(7, 3.5)
     axis = figure.subplots()
-    for i, color in ((0, "#0072B2"), (3, "#009E73"), (7, "#D55E00")):
+    for i, color in ((0, "C0"), (3, "C2"), (7, "C1")):
         height = results.states[:, i, 0].numpy()
         flies = times <= ends[i]
         axis.plot(times[flies], height[flies], c=color)
@@ -128,7 +128,7 @@ def draw(heights, restitution, observed, path):
         xlim=(0.0, None),
         title="three of the balls: flights learnt, bounces seen, true heights",
     )
-    figure.savefig(path, dpi=120)
+    pictures.save(figure, path)
 
 
 def parse_arguments(argv=None):
@@ -159,7 +159,6 @@ def main(argv=None):
     for name, true, learnt, fitted in rows:
         print(f"{name:12}{true:10.4f}{learnt:10.4f}{fitted:13.4f}")
     draw(heights, restitution, observed, arguments.output)
-    print(f"Wrote {arguments.output}")
     return rows
 
 

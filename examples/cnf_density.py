@@ -19,10 +19,10 @@ import time
 
 import keras
 import numpy as np
+import pictures
 import tensorflow as tf
 import tensorflow_probability as tfp
 import toy_densities
-from matplotlib.figure import Figure
 
 import keras_node
 
@@ -96,7 +96,7 @@ def density_on_grid(flow):
 
 def draw(results, path):
     """Draws data, density and flow of each set, a row each."""
-    figure = Figure(figsize=(2 * (FRAMES + 2), 2.1 * len(results)))
+    figure = pictures.new(2 * (FRAMES + 2), 2.1 * len(results))
     axes = figure.subplots(len(results), FRAMES + 2, squeeze=False)
     side = toy_densities.SIDE
     for row, (name, result) in zip(axes, results.items(), strict=True):
@@ -114,8 +114,7 @@ def draw(results, path):
                 axis.scatter(*points.T, s=0.5, c="k", alpha=0.5, linewidths=0)
             axis.set(xlim=(-side, side), ylim=(-side, side), title=title)
             axis.set(xticks=[], yticks=[], aspect="equal")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    pictures.save(figure, path)
 
 
 def print_table(results):
@@ -189,7 +188,6 @@ def main(argv=None):
     results = {name: run(name, arguments) for name in arguments.datasets}
     print_table(results)
     draw(results, arguments.output)
-    print(f"Wrote {arguments.output}.")
 
 
 if __name__ == "__main__":

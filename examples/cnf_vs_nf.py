@@ -23,9 +23,9 @@ import time
 
 import keras
 import numpy as np
+import pictures
 import tensorflow as tf
 import tensorflow_probability as tfp
-from matplotlib.figure import Figure
 
 import keras_node
 
@@ -221,7 +221,7 @@ def print_table(results, sizes):
 def draw(results, sizes, path):
     """Draws a row for each target: itself, the flows, and the losses."""
     columns = 2 * len(sizes) + 2
-    figure = Figure(figsize=(2 * columns, 2.2 * len(results)))
+    figure = pictures.new(2 * columns, 2.2 * len(results))
     axes = figure.subplots(len(results), columns, squeeze=False)
     points, _ = grid()
     for row, (target, result) in zip(axes, results.items(), strict=True):
@@ -244,8 +244,7 @@ def draw(results, sizes, path):
         row[-1].set_xticks(sizes, labels=sizes)
         row[-1].minorticks_off()
         row[-1].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    pictures.save(figure, path)
 
 
 def parse_arguments(argv=None):
@@ -285,7 +284,6 @@ def main(argv=None):
     results = {target: run(target, arguments) for target in arguments.targets}
     print_table(results, arguments.sizes)
     draw(results, arguments.sizes, arguments.output)
-    print(f"Wrote {arguments.output}.")
 
 
 if __name__ == "__main__":

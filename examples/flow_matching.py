@@ -20,10 +20,10 @@ import time
 import cnf_density
 import keras
 import numpy as np
+import pictures
 import tensorflow as tf
 import toy_densities
 from csv_log import append, keep_smoke_apart, read
-from matplotlib.figure import Figure
 
 METHODS = {
     "likelihood": [("likelihood", 1.0)],
@@ -111,7 +111,7 @@ def draw(samples, path):
     """Draws the data and the samples of each method, a row for each set."""
     names = list(dict.fromkeys(name for name, _ in samples))
     columns = len(METHODS) + 1
-    figure = Figure(figsize=(2 * columns, 2.1 * len(names)))
+    figure = pictures.new(2 * columns, 2.1 * len(names))
     axes = figure.subplots(len(names), columns, squeeze=False)
     side = toy_densities.SIDE
     for row, name in zip(axes, names, strict=True):
@@ -122,8 +122,7 @@ def draw(samples, path):
             axis.scatter(*points.T, s=0.5, c="k", alpha=0.5, linewidths=0)
             axis.set(xlim=(-side, side), ylim=(-side, side), title=title)
             axis.set(xticks=[], yticks=[], aspect="equal")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    pictures.save(figure, path)
 
 
 def parse_arguments(argv=None):
@@ -174,7 +173,6 @@ def main(argv=None):
                 )
     if len(samples) == len(METHODS) * len(arguments.datasets):
         draw(samples, arguments.output)
-        print(f"Wrote {arguments.output}.")
     else:
         print("The picture stays: not all of its samples were drawn anew.")
 

@@ -19,9 +19,9 @@ import pathlib
 import time
 
 import numpy as np
+import pictures
 import tensorflow as tf
 import tensorflow_probability as tfp
-from matplotlib.figure import Figure
 
 import keras_node
 
@@ -189,13 +189,12 @@ def summarize(draws):
 
 def draw(draws, path, seed):
     """Draws the chains of the four rates, and the posterior predictive."""
-    colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = pictures.new(9, 6)
     grid = figure.add_gridspec(4, 2, width_ratios=(1, 1.6))
     for i in range(4):
         axis = figure.add_subplot(grid[i, 0])
         for chain in range(min(4, draws.shape[1])):
-            axis.plot(draws[:, chain, i], c=colors[chain], lw=0.4)
+            axis.plot(draws[:, chain, i], c=f"C{chain}", lw=0.4)
         axis.set_ylabel(NAMES[i])
         if i < 3:
             axis.set_xticks([])
@@ -211,19 +210,17 @@ def draw(draws, path, seed):
         axis = figure.add_subplot(grid[2 * i : 2 * i + 2, 1])
         low, high = np.quantile(predicted[..., i], (0.05, 0.95), axis=0)
         axis.fill_between(
-            1900 + times, low, high, color=colors[i], alpha=0.2, lw=0
+            1900 + times, low, high, color=f"C{i}", alpha=0.2, lw=0
         )
-        axis.plot(
-            1900 + times, np.median(expected[..., i], axis=0), c=colors[i]
-        )
-        axis.plot(1900 + YEARS, PELTS[:, i], "o", c=colors[i], ms=4)
+        axis.plot(1900 + times, np.median(expected[..., i], axis=0), c=f"C{i}")
+        axis.plot(1900 + YEARS, PELTS[:, i], "o", c=f"C{i}", ms=4)
         axis.set(
             ylabel=f"{name}, thousands of pelts",
             ylim=(0, None),
             xticks=range(1900, 1921, 5),
         )
     axis.set_xlabel("year")
-    figure.savefig(path, dpi=120)
+    pictures.save(figure, path)
 
 
 def parse_arguments(argv=None):
@@ -261,7 +258,6 @@ def main(argv=None):
     )
     summary = summarize(draws)
     draw(draws, arguments.output, arguments.seed)
-    print(f"Wrote {arguments.output}")
     return summary
 
 

@@ -16,7 +16,7 @@ import time
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
+import pictures
 
 import keras_node
 
@@ -102,7 +102,7 @@ def draw(model, data, phases, path):
     result = model.reconstruct(
         **few, target_times=GRID, num_samples=200, seed=0
     )
-    figure = Figure(figsize=(12, 2.6))
+    figure = pictures.new(12, 2.6)
     for i, axis in enumerate(figure.subplots(1, 3)):
         lower, upper = result.lower[i, :, 0], result.upper[i, :, 0]
         axis.fill_between(GRID, lower, upper, color="C0", alpha=0.3)
@@ -111,9 +111,8 @@ def draw(model, data, phases, path):
         events = few["times"][i][few["mask"][i]]
         axis.plot(events, np.zeros_like(events), "k|", ms=12, label="events")
         axis.set(xlabel="time", ylabel="intensity")
-    axis.legend(fontsize=6)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    axis.legend()
+    pictures.save(figure, path)
 
 
 def parse_arguments(argv=None):
@@ -158,7 +157,6 @@ def main(argv=None):
     unseen, phases = simulate(200, arguments.seed + 1)
     print_table(compare(model, unseen, phases))
     draw(model, unseen, phases, arguments.output)
-    print(f"Wrote {arguments.output}.")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import time
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
+import pictures
 
 import keras_node
 
@@ -216,7 +216,7 @@ def print_table(errors):
 
 def draw(model, data, curves, predictions, path):
     """Draws four spirals with their predictions, and latent trajectories."""
-    figure = Figure(figsize=(15, 3.2))
+    figure = pictures.new(15, 3.2)
     axes = figure.subplots(1, 5)
     for i, axis in enumerate(axes[:4]):
         seen = data["values"][i][data["mask"][i]]
@@ -229,23 +229,21 @@ def draw(model, data, curves, predictions, path):
             axis.plot(*half.T, c=f"C{part}", lw=1.5, label=label)
         axis.set(title="clockwise" if i % 2 else "counter-clockwise")
         axis.set(xticks=[], yticks=[], aspect="equal")
-    axes[0].legend(fontsize=6)
+    axes[0].legend()
     z0 = model.encode(**data).mean()[:40]
     paths = keras_node.odeint(model.dynamics, z0, TIMES).states.numpy()
     # The two directions in which the trajectories differ most.
     flat = paths.reshape(-1, LATENT_DIM)
     _, _, directions = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
     projected = (paths - flat.mean(0)) @ directions[:2].T
-    # Two colours that the colour-blind can tell apart, too.
-    for way, color in ((1, "#0072B2"), (0, "#E69F00")):
+    for way, color in ((1, "C0"), (0, "C4")):
         lines = axes[4].plot(
             *np.moveaxis(projected[:, 1 - way :: 2], 2, 0), c=color, lw=0.7
         )
         lines[0].set_label("counter-clockwise" if way else "clockwise")
-    axes[4].legend(fontsize=6)
+    axes[4].legend()
     axes[4].set(title="latent trajectories", xticks=[], yticks=[])
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    pictures.save(figure, path)
 
 
 def parse_arguments(argv=None):
@@ -288,7 +286,6 @@ def main(argv=None):
             errors[num_observed].append(row)
     print_table(errors)
     draw(*shown, arguments.output)
-    print(f"Wrote {arguments.output}.")
 
 
 if __name__ == "__main__":

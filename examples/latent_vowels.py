@@ -24,7 +24,7 @@ import time
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
+import pictures
 
 import keras_node
 
@@ -162,7 +162,7 @@ def draw(model, frames, seen, hidden, path):
         num_samples=200,
         seed=0,
     )
-    figure = Figure(figsize=(3 * SHOWN, 2.6))
+    figure = pictures.new(3 * SHOWN, 2.6)
     for k, axis in enumerate(figure.subplots(1, SHOWN)):
         lower, upper = result.lower[0, :, k], result.upper[0, :, k]
         axis.fill_between(fine, lower, upper, color="C0", alpha=0.3)
@@ -180,9 +180,8 @@ def draw(model, frames, seen, hidden, path):
                 label=label,
             )
         axis.set(title=f"coefficient {k + 1}", xlabel="tens of frames")
-    axis.legend(fontsize=6)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    axis.legend()
+    pictures.save(figure, path)
 
 
 def parse_arguments(argv=None):
@@ -230,7 +229,6 @@ def main(argv=None):
     }
     print_table(rows, frames, hidden)
     draw(model, frames, seen, hidden, arguments.output)
-    print(f"Wrote {arguments.output}.")
 
 
 if __name__ == "__main__":

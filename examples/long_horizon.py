@@ -14,8 +14,8 @@ import time
 
 import keras
 import numpy as np
+import pictures
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 import keras_node
 
@@ -83,16 +83,16 @@ def train(way, noisy, arguments):
 
 def draw(exact, noisy, predictions, path):
     """Draws the first component of each prediction over the data."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = pictures.new(8, 5)
     axes = figure.subplots(len(predictions), sharex=True, sharey=True)
     for axis, (way, states) in zip(axes, predictions.items(), strict=True):
         axis.plot(TIMES, noisy[0, :, 0], ".", c="0.7", ms=3, label="observed")
         axis.plot(TIMES, exact[0, :, 0], c="0.4", lw=0.8, label="exact")
-        axis.plot(TIMES, states[0, :, 0], c="#0072B2", label="predicted")
-        axis.set_title(way, fontsize=10)
-    axes[0].legend(fontsize=8, loc="upper right", ncols=3)
+        axis.plot(TIMES, states[0, :, 0], c="C0", label="predicted")
+        axis.set_title(way)
+    axes[0].legend(loc="upper right", ncols=3)
     axes[-1].set_xlabel("time")
-    figure.savefig(path, dpi=120)
+    pictures.save(figure, path)
 
 
 def parse_arguments(argv=None):
@@ -124,7 +124,6 @@ def main(argv=None):
         error = float(np.sqrt(np.mean((predictions[way] - exact) ** 2)))
         print(f"{way:20}{error:8.3f}{seconds:9.0f}", flush=True)
     draw(exact, noisy, predictions, arguments.output)
-    print(f"Wrote {arguments.output}")
     return predictions
 
 

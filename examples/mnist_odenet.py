@@ -28,7 +28,7 @@ import time
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
+import pictures
 
 import keras_node
 
@@ -260,7 +260,7 @@ def plot_metrics(axes, history, labels):
 
 def plot(history, title, path):
     """Writes a PNG: accuracy on the left, NFE on the right."""
-    figure = Figure(figsize=(9, 3.5), layout="tight")
+    figure = pictures.new(9, 3.5)
     left, right = figure.subplots(1, 2)
     plot_metrics(
         left, history, {"accuracy": "training", "val_accuracy": "test"}
@@ -270,7 +270,7 @@ def plot(history, title, path):
         right, history, {"ode_nfe": "forward", "ode_nfe_backward": "backward"}
     )
     right.set(ylabel="NFE per batch", title="function evaluations")
-    figure.savefig(path, dpi=120)
+    pictures.save(figure, path)
 
 
 # Command line.

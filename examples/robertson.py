@@ -14,8 +14,8 @@ import time
 
 import keras
 import numpy as np
+import pictures
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 import keras_node
 
@@ -122,15 +122,16 @@ def learn(num_steps, seed):
 
 def draw(times, observed, states, path):
     """Draws the three species over the logarithm of time."""
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    figure = pictures.new(7, 3.5)
     axis = figure.subplots()
     names = ("A", "B / 3e-5", "C")
-    for i, color in enumerate(("#0072B2", "#D55E00", "#009E73")):
+    for i, name in enumerate(names):
+        color = f"C{i}"
         axis.plot(times[1:], observed[1:, i] / SCALE[i], ".", c=color, ms=4)
-        axis.plot(times[1:], states[1:, i] / SCALE[i], c=color, label=names[i])
+        axis.plot(times[1:], states[1:, i] / SCALE[i], c=color, label=name)
     axis.set(xscale="log", xlabel="time, s", ylabel="concentration")
     axis.legend()
-    figure.savefig(path, dpi=120)
+    pictures.save(figure, path)
 
 
 def parse_arguments(argv=None):
@@ -158,7 +159,6 @@ def main(argv=None):
     for name, values in (("true", RATES), ("start", START), ("learnt", rates)):
         print(f"{name:8}" + "".join(f"{value:12.4g}" for value in values))
     draw(times, observed, states, arguments.output)
-    print(f"Wrote {arguments.output}")
     return rows, rates
 
 

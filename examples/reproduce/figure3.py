@@ -8,10 +8,10 @@ trains small ODE-Nets whose evaluations grow, and what bends the growth.
 import keras
 import mnist_odenet
 import numpy as np
-from matplotlib.figure import Figure
+import pictures
 
 import keras_node
-from examples.reproduce import pictures, table1
+from examples.reproduce import table1
 from examples.reproduce.logs import Log
 from examples.reproduce.timing import milliseconds
 from examples.reproduce.training import Run
@@ -126,7 +126,7 @@ def draw_dial(axes, rows):
             label=name,
         )
     axes[2].set(xlabel="forwards", ylabel="backwards", title="(c) evaluations")
-    axes[2].legend(fontsize=8)
+    axes[2].legend()
 
 
 # (d).
@@ -242,7 +242,7 @@ def draw_growth(axis, rows):
         ylabel=f"evaluations at {RTOL:g}",
         title="(d)",
     )
-    axis.legend(fontsize=8)
+    axis.legend()
 
 
 def odenet(data, options):
@@ -257,7 +257,7 @@ def main(options):
     for variant in options.only or VARIANTS:
         grow(variant, (train, tested), options)
     rows = turn_the_dial(odenet((train, test), options), tested, options)
-    figure = Figure(figsize=(15, 3.6))
+    figure = pictures.new(15, 3.6)
     axes = figure.subplots(1, 4)
     draw_dial(axes[:3], rows)
     log = Log(options.logs / "figure3_growth.csv", GROWTH_COLUMNS)

@@ -8,10 +8,9 @@ import time
 
 import cnf_vs_nf
 import numpy as np
-from matplotlib.figure import Figure
+import pictures
 from matplotlib.ticker import NullLocator
 
-from examples.reproduce import pictures
 from examples.reproduce.logs import Log
 
 COLUMNS = "target kind size seed steps kl seconds".split()
@@ -63,7 +62,7 @@ def draw(rows, options):
     targets = list(dict.fromkeys(row["target"] for row in rows))
     sizes = sorted({int(row["size"]) for row in rows})
     columns = 2 * len(sizes) + 2
-    figure = Figure(figsize=(1.8 * columns, 1.9 * len(targets)))
+    figure = pictures.new(1.8 * columns, 1.9 * len(targets))
     axes = figure.subplots(len(targets), columns, squeeze=False)
     points, _ = cnf_vs_nf.grid()
     side = cnf_vs_nf.SIDE
@@ -84,8 +83,8 @@ def draw(rows, options):
     titles = ["target", *[f"NF, K = {s}" for s in sizes]]
     titles += [f"CNF, M = {s}" for s in sizes]
     for axis, title in zip(axes[0], [*titles, "KL(q || p), nats"], strict=True):
-        axis.set_title(title, fontsize=9)
-    axes[0, -1].legend(fontsize=8)
+        axis.set_title(title)
+    axes[0, -1].legend()
     axes[-1, -1].set_xlabel("K or M")
     pictures.save(figure, options.logs / "figure4.png")
 

@@ -12,13 +12,12 @@ import cnf_density
 import cnf_vs_nf
 import keras
 import numpy as np
+import pictures
 import tensorflow as tf
 import tensorflow_probability as tfp
 import toy_densities
-from matplotlib.figure import Figure
 
 import keras_node
-from examples.reproduce import pictures
 from examples.reproduce.logs import Log
 
 COLUMNS = "data kind seed steps parameters nats nfe seconds".split()
@@ -145,7 +144,7 @@ def draw(options):
         print("The picture stays: no densities are at hand.")
         return
     columns = cnf_density.FRAMES + 1
-    figure = Figure(figsize=(1.8 * columns, 1.9 * len(shown)))
+    figure = pictures.new(1.8 * columns, 1.9 * len(shown))
     axes = figure.subplots(len(shown), columns, squeeze=False)
     side = toy_densities.SIDE
     for row, case in zip(axes, shown, strict=True):
@@ -163,7 +162,7 @@ def draw(options):
     times = np.linspace(0, 1, cnf_density.FRAMES)
     titles = ["density", *[f"t = {t:g}" for t in times]]
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title)
     pictures.save(figure, options.logs / "figure5.png")
 
 

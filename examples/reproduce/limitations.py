@@ -15,11 +15,10 @@ import time
 
 import keras
 import numpy as np
+import pictures
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 import keras_node
-from examples.reproduce import pictures
 from examples.reproduce.logs import Log
 from examples.reproduce.timing import milliseconds
 
@@ -96,7 +95,7 @@ def draw_batches(axes, rows):
     axes[0].set_title("batches: evaluations")
     axes[1].set_title("batches: time")
     axes[1].set(xlabel="samples, one of them stiff", ylabel="time, ms")
-    axes[0].legend(fontsize=8, loc="lower left")
+    axes[0].legend(loc="lower left")
 
 
 # Drift.
@@ -202,7 +201,7 @@ def draw_drift(axis, rows):
     )
     axis.set(xlabel="rate of contraction", ylabel="relative error")
     axis.set_title("drift")
-    axis.legend(fontsize=8)
+    axis.legend()
 
 
 # Tolerances.
@@ -243,7 +242,7 @@ def draw_tolerances(axis, rows):
         )
     axis.set(xlabel="tolerance backwards", ylabel="relative error of gradient")
     axis.set_title("two tolerances, backsolve")
-    axis.legend(fontsize=8)
+    axis.legend()
 
 
 # Uniqueness.
@@ -349,7 +348,7 @@ def draw_annuli(axes, options):
 
 def main(options):
     """Measures what the logs lack, and draws all of it."""
-    figure = Figure(figsize=(14, 3.4))
+    figure = pictures.new(14, 3.4)
     axes = figure.subplots(1, 4)
     draw_batches(axes[:2], measure_batches(options))
     draw_drift(axes[2], measure_drifts(options))
@@ -357,6 +356,6 @@ def main(options):
     pictures.save(figure, options.logs / "limitations.png")
     measure_annuli(options)
     if all(ends_path(extra, options).exists() for extra in EXTRA):
-        figure = Figure(figsize=(2.8 * (1 + len(EXTRA)), 2.9))
+        figure = pictures.new(2.8 * (1 + len(EXTRA)), 2.9)
         draw_annuli(figure.subplots(1, 1 + len(EXTRA)), options)
         pictures.save(figure, options.logs / "annuli.png")

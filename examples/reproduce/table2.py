@@ -14,8 +14,8 @@ import time
 import keras
 import latent_spirals as spirals
 import numpy as np
+import pictures
 
-from examples.reproduce import pictures
 from examples.reproduce.logs import Log
 
 COLUMNS = (

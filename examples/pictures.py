@@ -1,0 +1,42 @@
+"""One style for all pictures: colours, type, and how they are saved."""
+
+import pathlib
+
+from cycler import cycler
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+
+from keras_node.visualize.style import COLORS
+
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": False,
+    "axes.labelsize": 9,
+    "axes.prop_cycle": cycler(color=COLORS),
+    "axes.titlesize": 10,
+    "grid.alpha": 0.3,
+    "legend.edgecolor": "none",
+    "legend.fancybox": False,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+
+
+def new(width, height):
+    """Returns an empty figure of a size in inches."""
+    rcParams.update(STYLE)
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure, path):
+    """Writes a picture, at 110 points an inch."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    said(path)
+
+
+def said(path):
+    """Prints that a picture was written."""
+    print(f"Wrote {path}.", flush=True)
