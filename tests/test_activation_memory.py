@@ -268,6 +268,49 @@ def test_gradient_of_awkward_dynamics(dynamics, y, options, memory_limit):
     assert_close(found, expected, 1e-10)
 
 
+@pytest.mark.parametrize("of", ("weight", "state"))
+@pytest.mark.parametrize(
+    "make",
+    (
+        lambda x: tf.range(0.0, 2.5 + x),
+        lambda x: tf.raw_ops.ListDiff(
+            x=tf.stack([x, 5.0]), y=tf.zeros([1], x.dtype)
+        )[0],
+        lambda x: tf.numpy_function(
+            lambda x: np.arange(2.5 + x), [x], tf.float64, stateful=False
+        ),
+    ),
+    ids=("a range", "a difference of lists", "an array of NumPy"),
+)
+def test_size_that_follows_from_a_value_is_that_of_each_evaluation(make, of):
+    def dynamics(weight, y):
+        x = weight if of == "weight" else tf.reduce_max(y)
+        size = tf.cast(tf.size(make(tf.convert_to_tensor(x))), y.dtype)
+        return -0.1 * size * weight * y
+
+    weight = tf.Variable(1.1, dtype=tf.float64)
+    found, expected = [
+        gradient_by(adjoint, dynamics, float64([0.8, 0.9]), weight)
+        for adjoint in ("checkpoint", "direct")
+    ]
+    assert_close(found, expected, 1e-10)
+
+
+def test_what_dynamics_assert_of_their_weights_holds_in_the_gradient():
+    def dynamics(weight, y):
+        positive = tf.debugging.assert_positive(weight)
+        with tf.control_dependencies([positive]):
+            count = tf.shape(y)[0]
+        return -tf.reduce_mean(tf.tile((y * weight)[None], [count, 1]), 0)
+
+    weight = tf.Variable(1.1, dtype=tf.float64)
+    found, expected = [
+        gradient_by(adjoint, dynamics, float64([0.8, 0.9]), weight)
+        for adjoint in ("checkpoint", "direct")
+    ]
+    assert_close(found, expected, 1e-10)
+
+
 def test_leaves_that_the_dynamics_ignore_have_their_cotangent():
     weight = tf.Variable(1.1)
     y = (tf.constant([0.5, 1.0]), tf.constant([2.0, 3.0]))

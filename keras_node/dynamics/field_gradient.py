@@ -154,15 +154,17 @@ class FieldGradient(_Sources):
         """Returns what all evaluations share, from any time and state.
 
         XLA takes what decides a shape for a constant, with all arguments of
-        the call that it comes from: these are zeros in the shapes of values.
+        the call that it comes from: there these are zeros, of their shapes.
         """
-        found = {}
-        for name, compute in self._compute.items():
-            captures = self.field.captures
-            if name == "shaped":
-                captures = _zeros_like(captures)
-            found[name] = compute(*_zeros_like([t, *leaves]), *captures)
-        return found
+        values, captures = [t, *leaves], self.field.captures
+        alike = captures
+        if tf_internals.in_xla():
+            values, alike = _zeros_like(values), _zeros_like(captures)
+        arguments = {"shared": captures, "shaped": alike}
+        return {
+            name: compute(*values, *arguments[name])
+            for name, compute in self._compute.items()
+        }
 
     def pull_back(self, kept, shared, cotangents):
         """Returns the `Cotangents` of an evaluation.
