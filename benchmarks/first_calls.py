@@ -116,7 +116,7 @@ def seconds_of(call):
 
 
 def rows():
-    """Yields a row for each case; the first solve of the process is none."""
+    """Yields a row for each case, after a solve that warms the process up."""
     loss(tf.ones(NUM_RATES))
     for name, call in cases():
         first = seconds_of(call)
