@@ -19,7 +19,18 @@ def keep_smoke_apart(arguments, parser):
 
 
 def append(path, row):
-    """Adds a row to a log, below the names of its columns."""
+    """Adds a row to a log, below the names of its columns.
+
+    Raises:
+        ValueError: If the log has other columns.
+    """
+    for known in read(path)[:1]:
+        if list(known) != list(row):
+            raise ValueError(
+                f"The row must have the columns of {path.name}, "
+                f"{list(known)}. Move the log away to begin another. "
+                f"Received: {list(row)}"
+            )
     is_new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
