@@ -7,6 +7,7 @@ times are of compiled solves (of SciPy: of Python), medians.
     python benchmarks/stiff.py
 """
 
+import argparse
 import functools
 import json
 import os
@@ -181,6 +182,9 @@ def _print_steps(name, steps, milliseconds):
 
 
 def main():
+    argparse.ArgumentParser(
+        description=__doc__.split("\n\n", maxsplit=1)[0]
+    ).parse_args()
     theirs = with_diffrax()
     print(
         f"{stiff_fields.BATCH} samples of {stiff_fields.SIZE}, a clock for each"

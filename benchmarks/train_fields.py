@@ -7,6 +7,7 @@ of a latent ODE; a Hamiltonian network of the pendulum. A few minutes.
     python benchmarks/train_fields.py fields.npz
 """
 
+import argparse
 import os
 import sys
 
@@ -150,6 +151,11 @@ def pendulum():
 
 def main():
     """Trains all, and writes one file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n", maxsplit=1)[0]
+    )
+    parser.add_argument("path", help="of the file to write, .npz")
+    path = parser.parse_args().path
     keras.utils.set_random_seed(SEED)
     entries = {}
     for make in (spirals, latent, pendulum, flows, mnist):
@@ -159,7 +165,7 @@ def main():
         for name, arrays in entries.items()
         for key, value in arrays.items()
     }
-    np.savez(sys.argv[1], **arrays)
+    np.savez(path, **arrays)
 
 
 if __name__ == "__main__":

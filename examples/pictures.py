@@ -25,12 +25,13 @@ STYLE = {
 
 def new(width, height):
     """Returns an empty figure of a size in inches."""
+    # For good: axes and legends ask for it when they are made.
     rcParams.update(STYLE)
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure, path):
-    """Writes a picture, at 110 points an inch."""
+    """Writes a picture, at 110 dots an inch."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

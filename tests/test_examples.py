@@ -22,6 +22,30 @@ def load_example(name):
     return module
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        path.stem
+        for path in sorted(EXAMPLES.glob("*.py"))
+        if "def parse_arguments" in path.read_text()
+    ],
+)
+def test_example_says_how_it_is_called(name, capsys):
+    with pytest.raises(SystemExit) as ending:
+        load_example(name).parse_arguments(["--help"])
+    assert ending.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_log_refuses_a_row_of_other_columns(tmp_path):
+    log, path = load_example("csv_log"), tmp_path / "log.csv"
+    log.append(path, {"seed": 0, "nats": 2.5})
+    with pytest.raises(ValueError, match="columns of log.csv"):
+        log.append(path, {"seed": 1, "loss": 0.5, "nats": 2.5})
+    log.append(path, {"seed": 1, "nats": 2.25})
+    assert [row["nats"] for row in log.read(path)] == ["2.5", "2.25"]
+
+
 @pytest.fixture(scope="module")
 def mnist():
     return load_example("mnist_odenet")
