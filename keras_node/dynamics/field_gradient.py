@@ -124,6 +124,7 @@ class FieldGradient(_Sources):
             "constants": [],
         }
         varying = Dependents(graph, map(id, self._inputs[:count])).values
+        # What depends on none of these follows from shapes and integers.
         valued = [x for x in self._inputs if not x.dtype.is_integer]
         valued = Dependents(graph, map(id, valued)).values
         needs = []
