@@ -7,7 +7,6 @@ ONNX Runtime, OpenVINO and LiteRT, and notes the largest difference from
     python benchmarks/export_formats.py    # Writes docs/export_formats.csv.
 """
 
-import argparse
 import pathlib
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from keras_node import solvers
 
 FOLDER = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(FOLDER), str(FOLDER / "examples")]
-from csv_log import record  # noqa: E402
+from csv_log import record_command  # noqa: E402
 
 from tests import test_export_formats as runtimes  # noqa: E402
 
@@ -74,10 +73,8 @@ def rows():
 
 def main():
     """Measures, writes the CSV file, and prints it."""
-    parser = argparse.ArgumentParser(description=__doc__)
     log = FOLDER / "docs" / "export_formats.csv"
-    parser.add_argument("--log", type=pathlib.Path, default=log)
-    record(parser.parse_args().log, rows())
+    record_command(__doc__, log, rows())
 
 
 if __name__ == "__main__":

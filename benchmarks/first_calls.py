@@ -7,7 +7,6 @@ The first call traces the graph, optimizes it, and runs.
     python benchmarks/first_calls.py    # Writes docs/first_calls.csv.
 """
 
-import argparse
 import pathlib
 import statistics
 import sys
@@ -22,7 +21,7 @@ import keras_node
 
 FOLDER = pathlib.Path(__file__).parents[1]
 sys.path.append(str(FOLDER / "examples"))
-from csv_log import record  # noqa: E402
+from csv_log import record_command  # noqa: E402
 
 NUM_RATES, NUM_LATER = 16, 5
 
@@ -50,16 +49,22 @@ def minimize(function):
     )
 
 
-@tf.function
-def hessian_by_jacobian(rates):
-    """Returns the Hessian of the loss, all rows at once."""
+def taped_gradient(rates):
+    """Returns the gradient of the loss, and the tape that recorded it."""
     with tf.GradientTape() as outer:
         outer.watch(rates)
         with tf.GradientTape() as inner:
             inner.watch(rates)
             value = loss(rates)
         gradient = inner.gradient(value, rates)
-    return outer.jacobian(gradient, rates)
+    return gradient, outer
+
+
+@tf.function
+def hessian_by_jacobian(rates):
+    """Returns the Hessian of the loss, all rows at once."""
+    gradient, tape = taped_gradient(rates)
+    return tape.jacobian(gradient, rates)
 
 
 @tf.function
@@ -67,13 +72,8 @@ def hessian_by_products(rates):
     """Returns the Hessian of the loss, row by row."""
 
     def product(vector):
-        with tf.GradientTape() as outer:
-            outer.watch(rates)
-            with tf.GradientTape() as inner:
-                inner.watch(rates)
-                value = loss(rates)
-            gradient = inner.gradient(value, rates)
-        return outer.gradient(gradient, rates, output_gradients=vector)
+        gradient, tape = taped_gradient(rates)
+        return tape.gradient(gradient, rates, output_gradients=vector)
 
     return tf.map_fn(product, tf.eye(NUM_RATES))
 
@@ -130,10 +130,8 @@ def rows():
 
 def main():
     """Measures, writes the CSV file, and prints it."""
-    parser = argparse.ArgumentParser(description=__doc__)
     log = FOLDER / "docs" / "first_calls.csv"
-    parser.add_argument("--log", type=pathlib.Path, default=log)
-    record(parser.parse_args().log, rows())
+    record_command(__doc__, log, rows())
 
 
 if __name__ == "__main__":

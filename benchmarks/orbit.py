@@ -10,7 +10,6 @@ Reference:
   section II.4, whose orbit has an eccentricity of 0.5
 """
 
-import argparse
 import itertools
 import pathlib
 import sys
@@ -22,7 +21,7 @@ import keras_node
 
 FOLDER = pathlib.Path(__file__).parents[1]
 sys.path.append(str(FOLDER / "examples"))
-from csv_log import record  # noqa: E402
+from csv_log import record_command  # noqa: E402
 
 METHODS = ("tsit5", "dopri5", "dopri8", "bosh3")
 RTOLS = (1e-3, 1e-5, 1e-7, 1e-9)
@@ -60,12 +59,9 @@ def measure(method, rtol):
 
 def main():
     """Measures, writes the CSV file, and prints it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    log = FOLDER / "docs" / "orbit.csv"
-    parser.add_argument("--log", type=pathlib.Path, default=log)
-    arguments = parser.parse_args()
     cases = itertools.product(METHODS, RTOLS)
-    record(arguments.log, itertools.starmap(measure, cases))
+    log = FOLDER / "docs" / "orbit.csv"
+    record_command(__doc__, log, itertools.starmap(measure, cases))
 
 
 if __name__ == "__main__":

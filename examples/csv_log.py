@@ -1,6 +1,8 @@
 """A log of dicts in a CSV file, from which a run goes on."""
 
+import argparse
 import csv
+import pathlib
 
 
 def read(path):
@@ -45,3 +47,10 @@ def record(path, rows):
     for row in rows:
         append(path, row)
         print(*row.values(), sep="  ", flush=True)
+
+
+def record_command(description, log, rows):
+    """Records rows, from the command line: in a log, or that of `--log`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--log", type=pathlib.Path, default=log)
+    record(parser.parse_args().log, rows)

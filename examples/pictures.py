@@ -10,7 +10,6 @@ from keras_node.visualize.style import COLORS
 
 STYLE = {
     "axes.axisbelow": True,
-    "axes.grid": False,
     "axes.labelsize": 9,
     "axes.prop_cycle": cycler(color=COLORS),
     "axes.titlesize": 10,

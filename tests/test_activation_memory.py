@@ -268,6 +268,15 @@ def test_gradient_of_awkward_dynamics(dynamics, y, options, memory_limit):
     assert_close(found, expected, 1e-10)
 
 
+def gradients_by_both(dynamics):
+    """Returns the gradients by checkpoints, and through the operations."""
+    weight = tf.Variable(1.1, dtype=tf.float64)
+    return [
+        gradient_by(adjoint, dynamics, float64([0.8, 0.9]), weight)
+        for adjoint in ("checkpoint", "direct")
+    ]
+
+
 @pytest.mark.parametrize("of", ("weight", "state"))
 @pytest.mark.parametrize(
     "make",
@@ -288,12 +297,7 @@ def test_size_that_follows_from_a_value_is_that_of_each_evaluation(make, of):
         size = tf.cast(tf.size(make(tf.convert_to_tensor(x))), y.dtype)
         return -0.1 * size * weight * y
 
-    weight = tf.Variable(1.1, dtype=tf.float64)
-    found, expected = [
-        gradient_by(adjoint, dynamics, float64([0.8, 0.9]), weight)
-        for adjoint in ("checkpoint", "direct")
-    ]
-    assert_close(found, expected, 1e-10)
+    assert_close(*gradients_by_both(dynamics), 1e-10)
 
 
 def test_what_dynamics_assert_of_their_weights_holds_in_the_gradient():
@@ -303,12 +307,7 @@ def test_what_dynamics_assert_of_their_weights_holds_in_the_gradient():
             count = tf.shape(y)[0]
         return -tf.reduce_mean(tf.tile((y * weight)[None], [count, 1]), 0)
 
-    weight = tf.Variable(1.1, dtype=tf.float64)
-    found, expected = [
-        gradient_by(adjoint, dynamics, float64([0.8, 0.9]), weight)
-        for adjoint in ("checkpoint", "direct")
-    ]
-    assert_close(found, expected, 1e-10)
+    assert_close(*gradients_by_both(dynamics), 1e-10)
 
 
 def test_leaves_that_the_dynamics_ignore_have_their_cotangent():
