@@ -83,7 +83,7 @@ _TEXT = r"""
 @book{hairer1993,
   author = {Hairer, Ernst and N{\o}rsett, Syvert P. and Wanner, Gerhard},
   title = {Solving Ordinary Differential Equations {I}: Nonstiff Problems},
-  edition = {2}, publisher = {Springer}, year = {1993},
+  edition = {Second}, publisher = {Springer}, year = {1993},
   url = {https://doi.org/10.1007/978-3-540-78862-1},
 }
 
@@ -115,7 +115,7 @@ _TEXT = r"""
 
 @inproceedings{lipman2023,
   author = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel,
-    Maximilian and Le, Matt},
+    Maximilian and Le, Matthew},
   title = {Flow Matching for Generative Modeling},
   booktitle = {International Conference on Learning Representations},
   year = {2023},
@@ -127,7 +127,7 @@ _TEXT = r"""
     Woodruff, David P.},
   title = {{Hutch++}: Optimal Stochastic Trace Estimation},
   booktitle = {Symposium on Simplicity in Algorithms},
-  year = {2021},
+  pages = {142--155}, year = {2021},
   url = {https://arxiv.org/abs/2010.09649},
 }
 
@@ -142,7 +142,8 @@ _TEXT = r"""
 
 @inproceedings{rubanova2019,
   author = {Rubanova, Yulia and Chen, Ricky T. Q. and Duvenaud, David},
-  title = {Latent {ODE}s for Irregularly-Sampled Time Series},
+  title = {Latent Ordinary Differential Equations for Irregularly-Sampled
+    Time Series},
   booktitle = {Advances in Neural Information Processing Systems},
   volume = {32}, year = {2019},
   url = {https://arxiv.org/abs/1907.03907},
@@ -169,7 +170,7 @@ _TEXT = r"""
   title = {Construction of {R}osenbrock-{W}anner method {Rodas5P} and numerical
     benchmarks within the {J}ulia Differential Equations package},
   journal = {BIT Numerical Mathematics},
-  volume = {63}, year = {2023},
+  volume = {63}, number = {2}, year = {2023},
   url = {https://doi.org/10.1007/s10543-023-00967-x},
 }
 
