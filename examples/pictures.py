@@ -34,9 +34,9 @@ def save(figure, path):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    said(path)
+    announce(path)
 
 
-def said(path):
+def announce(path):
     """Prints that a picture was written."""
     print(f"Wrote {path}.", flush=True)

@@ -126,4 +126,4 @@ def main(options):
             if seed == SEEDS[0]:
                 path = options.logs / f"spirals_{observed}.png"
                 spirals.draw(*shown, path)
-                pictures.said(path)
+                pictures.announce(path)
