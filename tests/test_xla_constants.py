@@ -68,6 +68,20 @@ MODELS = {
         lambda: layer(adjoint=adjoints.CheckpointAdjoint(4, memory_limit=0)),
         POINTS,
     ),
+    "a stiff solver": (lambda: layer(solver="rosenbrock23"), POINTS),
+    "direct": (lambda: flow(field(depth=3), adjoint="direct"), POINTS),
+    "direct, with adaptive steps": (
+        lambda: layer(
+            Folded(), solver=solvers.Tsit5(max_num_steps=9), adjoint="direct"
+        ),
+        POINTS,
+    ),
+    "direct, with a stiff solver": (
+        lambda: layer(
+            solver=solvers.Rosenbrock23(max_num_steps=9), adjoint="direct"
+        ),
+        POINTS,
+    ),
     "backsolve": (lambda: layer(adjoint="backsolve"), POINTS),
     "convolutions": (convolutions, IMAGES),
     "a flow": (lambda: flow(field()), POINTS),

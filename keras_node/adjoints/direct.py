@@ -26,9 +26,8 @@ class DirectAdjoint(Adjoint):
     anew: its NFE counts the evaluations that it pulls back.
 
     Under XLA, which must know sizes beforehand, the stacks of the gradient
-    hold `max_num_steps` steps: set it low. Dynamics that sum over an axis of a
-    tensor of unknown shape, as a flow with batches of any size does, cannot be
-    compiled with this adjoint (TensorFlow wants the axis as a constant).
+    hold `max_num_steps` steps: set it low. Dynamics with a loop or a condition
+    in them compile only where none of their gradients needs an axis.
 
     Example:
     >>> x = tf.constant([1.0])
@@ -59,13 +58,13 @@ class DirectAdjoint(Adjoint):
         result = solve_unrecorded(problem, recorder)
         states, _, dense, event_times = replay(
             solver,
-            problem.field,
+            problem.field.recorded,
             problem.times,
             result.steps.frozen(),
             problem.y,
             jumps=problem.jumps,
             keeps_dense=problem.keeps_dense,
-            events=problem.events,
+            events=problem.events and problem.events.recorded,
         )
         events = result.events
         if events is not None:
@@ -88,7 +87,10 @@ class DirectAdjoint(Adjoint):
     def _solve_fixed(self, problem):
         solver = problem.solver
         result = solver.integrate(
-            problem.field, problem.times, problem.y, jumps=problem.jumps
+            problem.field.recorded,
+            problem.times,
+            problem.y,
+            jumps=problem.jumps,
         )
         num_evaluations = result.diagnostics.num_ode_fn_evaluations
         return result._replace(

@@ -12,10 +12,16 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.eager import record
 from tensorflow.python.framework import ops
-from tensorflow.python.ops import control_flow_util, gradients_util
+from tensorflow.python.ops import (
+    control_flow_util,
+    gradients_util,
+    handle_data_util,
+    resource_variable_ops,
+)
 
 are_recording = record.could_possibly_record
 stop_recording = record.stop_recording
+variable_accessed = resource_variable_ops.variable_accessed
 
 
 def is_watched(tensors):
@@ -164,6 +170,83 @@ def called_graph(op):
     if op.type not in ("PartitionedCall", "StatefulPartitionedCall"):
         return None
     return op.graph._get_function(op.get_attr("f").name).graph
+
+
+def has_functions(op):
+    """Whether an operation has functions, as a loop or a call has."""
+    attributes = op.node_def.attr.values()
+    return any(a.HasField("func") or a.list.func for a in attributes)
+
+
+def has_custom_gradient(op):
+    """Whether an operation has a gradient that is not that of its type."""
+    return "_gradient_op_type" in op.node_def.attr
+
+
+def pullback_of_operation(op):
+    """Returns the concrete function of an operation's own gradient.
+
+    Args:
+        op: `tf.Operation` of a `FuncGraph`.
+
+    Returns:
+        `(pullback, is_float, is_connected)`: a concrete function from the
+        cotangents of the float outputs to those of the inputs that have one,
+        and which these are. What it needs are its captures.
+    """
+    is_float = [x.dtype.is_floating or x.dtype.is_complex for x in op.outputs]
+    is_connected = []
+
+    def pull_back(*cotangents):
+        given = iter(cotangents)
+        bars = [
+            next(given) if is_given else tf.zeros_like(output)
+            for output, is_given in zip(op.outputs, is_float, strict=True)
+        ]
+        found = tf.nest.flatten([ops.get_gradient_function(op)(op, *bars)])
+        is_connected[:] = [bar is not None for bar in found]
+        return [tf.convert_to_tensor(bar) for bar in found if bar is not None]
+
+    pairs = zip(op.outputs, is_float, strict=True)
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x, is_it in pairs if is_it]
+    with op.graph.as_default():
+        traced = tf.function(pull_back, autograph=False)
+        pullback = traced.get_concrete_function(*specs)
+    return pullback, is_float, is_connected
+
+
+def copy_operation(op, inputs, gradient=None):
+    """Copies an operation into the current graph, as a tape records it.
+
+    Args:
+        op: `tf.Operation` of another graph, without functions.
+        inputs: List of tensors, the inputs of the copy.
+        gradient: Callable from the copy and cotangents of its outputs to a
+            list of those of its inputs; `None` (default) for that of the type.
+    """
+    copy = tf.compat.v1.get_default_graph()._create_op_internal(
+        op.type,
+        inputs,
+        [x.dtype for x in op.outputs],
+        name=op.name,
+        attrs=dict(op.node_def.attr),
+        op_def=op.op_def,
+    )
+    copy._gradient_function = gradient
+    for old, new in zip(op.outputs, copy.outputs, strict=True):
+        new.set_shape(old.shape)
+        handle_data_util.copy_handle_data(old, new)
+
+    def pull_back(*cotangents):
+        gradient = ops.get_gradient_function(copy)
+        if gradient is None:
+            return [None] * len(inputs)
+        bars = gradient(copy, *cotangents)
+        return bars if isinstance(bars, (list, tuple)) else [bars]
+
+    # Not the inputs of the copy, which are captures of tensors of other graphs.
+    record.record_operation(op.type, copy.outputs, inputs, pull_back)
+    return copy
 
 
 def in_xla():

@@ -1,5 +1,6 @@
 """Dependence of the tensors of a graph on its inputs."""
 
+import numpy as np
 import tensorflow as tf
 
 from keras_node.common import tf_internals
@@ -62,6 +63,11 @@ def known_integers(tensor):
     called = tf_internals.called_graph(tensor.op)
     if called is not None:
         return known_integers(called.outputs[tensor.value_index])
+    if tensor.op.type == "Reshape":
+        # TensorFlow looks through all but this one.
+        value, shape = map(tf.get_static_value, tensor.op.inputs)
+        is_known = value is not None and shape is not None
+        return np.reshape(value, shape) if is_known else None
     return tf.get_static_value(tensor)
 
 

@@ -85,18 +85,37 @@ def linearize(ode_fn, t, leaves, uses_time=True):
     """
     vectors = Vectors(t, leaves)
     y = vectors.pack(leaves)
-    zero = tf.UnconnectedGradients.ZERO
     with tf.GradientTape(
         persistent=True, watch_accessed_variables=False
     ) as tape:
         tape.watch(y)
         slope = vectors.pack(ode_fn(t, vectors.unpack(y)))
-    make = tape.batch_jacobian if vectors.is_batched else tape.jacobian
-    jacobian = make(slope, y, unconnected_gradients=zero)
     by_time = tf.zeros_like(slope)
     if uses_time:
         by_time = _by_time(ode_fn, vectors, t, y)
-    return Linear(slope, jacobian, by_time)
+    return Linear(slope, _jacobian(tape, slope, y), by_time)
+
+
+def _jacobian(tape, slope, y):
+    """Returns the products with all unit vectors, `(..., d, d)`.
+
+    XLA must know their number, which `batch_jacobian` divides by the size of
+    the batch to find.
+    """
+
+    def vjp(v):
+        return tape.gradient(
+            slope,
+            y,
+            output_gradients=v,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    units = tf.eye(slope.shape[-1], dtype=slope.dtype)
+    if slope.shape.rank == 1:
+        return tf.vectorized_map(vjp, units)
+    rows = tf.vectorized_map(vjp, units[:, None] + tf.zeros_like(slope))
+    return tf.transpose(rows, [1, 0, 2])
 
 
 def _by_time(ode_fn, vectors, t, y):

@@ -116,6 +116,11 @@ class TracedEvents:
         """The sources of all functions."""
         return [source for field in self.fields for source in field.sources]
 
+    @property
+    def recorded(self):
+        """The events as operations that a tape can record, under XLA, too."""
+        return self.with_fields([field.recorded for field in self.fields])
+
     def with_copies(self):
         """Returns the events with copies of their sources, and these."""
         pairs = [field.with_copies() for field in self.fields]

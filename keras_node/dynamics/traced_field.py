@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_node.common import tf_internals
 from keras_node.common.held_layers import reachable_layers
 from keras_node.common.state import flat_ode_fn, solved_dtype
-from keras_node.dynamics import derivative_checks
+from keras_node.dynamics import derivative_checks, inlining
 from keras_node.dynamics.gradient_sources import (
     is_differentiable,
     may_need_gradient,
@@ -101,6 +101,15 @@ class TracedField:
         """Returns the `Linear` of the dynamics; see `jacobian.linearize`."""
         return self.linearization(self.captures, t, leaves)
 
+    @property
+    def recorded(self):
+        """The field as a `RecordedField`."""
+        return self.recorded_with(self.captures)
+
+    def recorded_with(self, captures):
+        """Returns the same for other values of the captures."""
+        return RecordedField(self, captures)
+
     def with_copies(self):
         """Returns the field with copies of its sources, and these, in order.
 
@@ -113,7 +122,7 @@ class TracedField:
                 self.captures, self.is_source, strict=True
             )
         ]
-        field = _FieldOf(self, captures)
+        field = self.recorded_with(captures)
         needed, doubtful = (
             [capture for capture, is_chosen in pairs if is_chosen]
             for pairs in (
@@ -149,19 +158,28 @@ class TracedField:
         return [capture for capture, is_selected in pairs if is_selected]
 
 
-class _FieldOf:
-    """A `TracedField` with other values of its captures."""
+class RecordedField:
+    """A `TracedField` as operations that a tape can record, also under XLA.
+
+    Args:
+        field: `TracedField`.
+        captures: List of tensors, values of its captures.
+    """
 
     def __init__(self, field, captures):
         self._field = field
         self._captures = captures
 
     def __call__(self, t, leaves):
+        function = self._field.function
+        if inlining.is_needed_for(function.graph):
+            inputs = [t, *leaves, *self._captures]
+            return inlining.inline(function, inputs)
         return self._field.called_with(self._captures, t, leaves)
 
     def linearize(self, t, leaves):
         """Returns the `Linear` of the dynamics."""
-        return self._field.linearization(self._captures, t, leaves)
+        return self._field.linearization.recorded(self._captures, t, leaves)
 
 
 def _is_used(tensor):
@@ -196,6 +214,11 @@ class PythonField:
         field = object.__new__(cls)
         field._flat = flat
         return field
+
+    @property
+    def recorded(self):
+        """The field itself."""
+        return self
 
     def __call__(self, t, leaves):
         return self._flat(t, leaves)

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_node.dynamics import inlining
+
 
 class TracedTransform:
     """A function of a traced field as one concrete function.
@@ -34,9 +36,7 @@ class TracedTransform:
                     handles, self._is_handle, strict=True
                 )
             ]
-            return transform(
-                lambda t, y: field.called_with(captures, t, y), t, leaves
-            )
+            return transform(field.recorded_with(captures), t, leaves)
 
         self._function = tf.function(
             call, autograph=False
@@ -49,3 +49,11 @@ class TracedTransform:
     def __call__(self, captures, t, leaves):
         """Returns the transform for values of the captures."""
         return self._function(t, leaves, self._values(captures))
+
+    def recorded(self, captures, t, leaves):
+        """Returns the same of operations that a tape can record under XLA."""
+        if not inlining.is_needed_for(self._function.graph):
+            return self(captures, t, leaves)
+        handles = self._function.captured_inputs
+        inputs = [t, *leaves, *self._values(captures), *handles]
+        return inlining.inline(self._function, inputs)
