@@ -50,6 +50,21 @@ def closure(x):
     return tf.function(lambda y: scale(y), autograph=False)(tf.sin(x))
 
 
+def looped_gradient(x):
+    """A custom gradient with a loop in it."""
+
+    @tf.custom_gradient
+    def scale(x):
+        def gradient(bar):
+            return tf.while_loop(
+                lambda n, _: n < 3, lambda n, y: (n + 1, y * x), (0, bar)
+            )[1]
+
+        return x**2, gradient
+
+    return scale(x)
+
+
 def activation(x):
     return tf.nn.silu(x) * tf.function(scaled, autograph=False)(x)
 
@@ -85,6 +100,7 @@ def gradients(function, x):
         scaled,
         product,
         closure,
+        looped_gradient,
         activation,
         inner_function,
         inner_gradient,
@@ -105,7 +121,7 @@ def test_values_and_two_derivatives_are_those_of_the_call(function):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_loops_and_conditions_are_called(jit_compile):
+def test_a_loop_is_called(jit_compile):
     spec = [tf.TensorSpec([4, 3])]
 
     def loop(x):

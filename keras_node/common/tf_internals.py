@@ -112,12 +112,39 @@ def pullback_of(function, outputs, sources):
         it needs of the evaluation are its captures, tensors of the graph.
     """
     graph = function.graph
+
+    def gradients_of(*cotangents):
+        return gradients_util._GradientsHelper(
+            outputs, sources, grad_ys=list(cotangents), src_graph=graph
+        )
+
+    return _traced_pullback(graph, outputs, gradients_of)
+
+
+def pullback_of_operation(op, outputs):
+    """Returns the same of an operation's own gradient, by all its inputs.
+
+    Args:
+        op: `tf.Operation` of a `FuncGraph`.
+        outputs: List of those of its outputs that have cotangents.
+    """
+
+    def gradients_of(*cotangents):
+        bars = dict(zip(map(id, outputs), cotangents, strict=True))
+        bars = [
+            bars[id(x)] if id(x) in bars else tf.zeros_like(x)
+            for x in op.outputs
+        ]
+        return tf.nest.flatten([ops.get_gradient_function(op)(op, *bars)])
+
+    return _traced_pullback(op.graph, outputs, gradients_of)
+
+
+def _traced_pullback(graph, outputs, gradients_of):
     is_connected = []
 
     def pull_back(*cotangents):
-        gradients = gradients_util._GradientsHelper(
-            outputs, sources, grad_ys=list(cotangents), src_graph=graph
-        )
+        gradients = gradients_of(*cotangents)
         is_connected[:] = [gradient is not None for gradient in gradients]
         return [tf.convert_to_tensor(g) for g in gradients if g is not None]
 
@@ -181,38 +208,6 @@ def has_functions(op):
 def has_custom_gradient(op):
     """Whether an operation has a gradient that is not that of its type."""
     return "_gradient_op_type" in op.node_def.attr
-
-
-def pullback_of_operation(op):
-    """Returns the concrete function of an operation's own gradient.
-
-    Args:
-        op: `tf.Operation` of a `FuncGraph`.
-
-    Returns:
-        `(pullback, is_float, is_connected)`: a concrete function from the
-        cotangents of the float outputs to those of the inputs that have one,
-        and which these are. What it needs are its captures.
-    """
-    is_float = [x.dtype.is_floating or x.dtype.is_complex for x in op.outputs]
-    is_connected = []
-
-    def pull_back(*cotangents):
-        given = iter(cotangents)
-        bars = [
-            next(given) if is_given else tf.zeros_like(output)
-            for output, is_given in zip(op.outputs, is_float, strict=True)
-        ]
-        found = tf.nest.flatten([ops.get_gradient_function(op)(op, *bars)])
-        is_connected[:] = [bar is not None for bar in found]
-        return [tf.convert_to_tensor(bar) for bar in found if bar is not None]
-
-    pairs = zip(op.outputs, is_float, strict=True)
-    specs = [tf.TensorSpec(x.shape, x.dtype) for x, is_it in pairs if is_it]
-    with op.graph.as_default():
-        traced = tf.function(pull_back, autograph=False)
-        pullback = traced.get_concrete_function(*specs)
-    return pullback, is_float, is_connected
 
 
 def copy_operation(op, inputs, gradient=None):

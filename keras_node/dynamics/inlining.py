@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_node.common import tf_internals
+from keras_node.dynamics.gradient_sources import is_differentiable
 from keras_node.dynamics.graph_dependence import known_integers
 
 
@@ -95,13 +96,17 @@ def _custom_gradient(op, copies):
         return None
 
     def gradient(copy, *cotangents):
-        pullback, is_float, is_connected = tf_internals.pullback_of_operation(
-            op
-        )
-        pairs = zip(cotangents, is_float, strict=True)
-        cotangents = [bar for bar, is_given in pairs if is_given]
+        pairs = zip(op.outputs, cotangents, strict=True)
+        pairs = [(x, bar) for x, bar in pairs if is_differentiable(x)]
+        outputs, cotangents = zip(*pairs, strict=True)
+        pullback, is_connected = tf_internals.pullback_of_operation(op, outputs)
         needs = [copies.get(id(x), x) for x in pullback.captured_inputs]
-        bars = iter(inline(pullback, [*cotangents, *needs]))
+        if _can_be_copied(pullback.graph):
+            bars = inline(pullback, [*cotangents, *needs])
+        else:
+            pullback.set_external_captures(needs)
+            bars = pullback(*cotangents)
+        bars = iter(bars)
         return [next(bars) if is_found else None for is_found in is_connected]
 
     return gradient
