@@ -341,7 +341,7 @@ def draw_annuli(axes, options):
         ends = ends - ends.mean(0)
         _, _, directions = np.linalg.svd(ends, full_matrices=False)
         axis.scatter(*(ends @ directions[:2].T).T, s=4, c=colors)
-        axis.set_title(f"end, {extra} dimensions added")
+        axis.set_title(f"end, dimensions added: {extra}")
     for axis in axes:
         axis.set(xticks=[], yticks=[])
 
