@@ -1,5 +1,6 @@
 """Tables and pictures of what `run.py` measured."""
 
+import json
 import pathlib
 import sys
 
@@ -190,7 +191,7 @@ def draw(results, path):
 
 
 def write(results):
-    """Writes `docs/benchmarks.md` and its picture."""
+    """Writes `docs/benchmarks.md`, its picture and its log."""
     lines = [
         table_row(row, results["rows"][row.workload])
         for row in rows.ROWS
@@ -204,12 +205,15 @@ def write(results):
         ),
     )
     (DOCS / "benchmarks.md").write_text(text)
+    log = json.dumps(results, indent=1)
+    (DOCS / "benchmarks.json").write_text(log + "\n")
     draw(results["curves"], DOCS / "benchmarks.png")
 
 
 TEXT = """# Benchmarks
 
-Written by `benchmarks/run.py` (how to run it: `benchmarks/README.md`).
+Written by `benchmarks/run.py` (how to run it: `benchmarks/README.md`;
+[log](benchmarks.json)).
 Times are medians of alternating rounds in one run, on two cores. "Ours" is a
 graph (eager in the row of that name), "best" the faster of graph and XLA, the
 peer the fastest whose gradients agree. "First call" is tracing, compilation and

@@ -5,7 +5,7 @@ a process of its own; they take turns. A training step is the solve and all its
 gradients, compiled and warm. "Ours" is the default settings as a graph, "best"
 the faster of graph and XLA; the ratio is to the fastest peer whose gradients
 agree. What is measured is added to a file, from which a later run goes on, and
-`--write` makes the documentation's table and picture of it.
+`--write` makes the documentation's table, picture and log of it.
 
     python benchmarks/run.py
     python benchmarks/run.py --rows mlp_small conv --curves --no-latent
