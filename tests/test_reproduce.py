@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from examples.reproduce import FOLDER, page, poisson, table1, table2
+from examples.reproduce import (
+    FOLDER,
+    figure3,
+    figure4,
+    memory,
+    page,
+    poisson,
+    table1,
+    table2,
+)
 from examples.reproduce import __main__ as command
 from examples.reproduce.logs import Log
 from examples.reproduce.training import Run
@@ -22,9 +31,8 @@ def test_log_returns_what_was_written_numbers_as_floats(tmp_path):
         {"name": "b", "value": 0.25},
     ]
     assert log.rows(name="b") == [{"name": "b", "value": 0.25}]
-    log.drop(name="a")
     # Another process reads the same.
-    assert len(Log(tmp_path / "log.csv", ["name", "value"]).rows()) == 1
+    assert len(Log(tmp_path / "log.csv", ["name", "value"]).rows()) == 2
 
 
 def test_log_of_other_columns_is_refused(tmp_path):
@@ -69,12 +77,13 @@ def test_interrupted_training_ends_as_if_it_had_not_been(tmp_path):
     assert len(list((tmp_path / "parts" / "runs").iterdir())) == 1
 
 
-def test_lines_without_their_model_are_trained_anew(tmp_path):
-    fit(tmp_path, 2)
+def test_lines_are_kept_when_their_model_is_not_at_hand(tmp_path):
+    _, log = fit(tmp_path, 2)
     for path in (tmp_path / "runs").iterdir():
         path.unlink()
-    _, log = fit(tmp_path, 3)
-    assert [row["epoch"] for row in log.rows()] == [1, 2, 3]
+    with pytest.raises(FileNotFoundError, match="2 epochs.*--logs"):
+        fit(tmp_path, 3)
+    assert [row["epoch"] for row in log.rows()] == [1, 2]
 
 
 def test_digits_are_shifted_by_at_most_two_pixels():
@@ -149,6 +158,44 @@ def test_network_without_a_block_is_trained_and_logged(tmp_path):
 )
 def test_smoke_run_writes_logs_and_pictures(name, files, tmp_path):
     assert run_smoke(name, tmp_path, "--mnist", str(SUBSET)) == files
+
+
+def test_command_with_a_full_log_says_so_and_needs_no_model(tmp_path, capsys):
+    log = Log(tmp_path / "memory.csv", memory.COLUMNS)
+    log.append(kind="ResNet", depth=3, megabytes=47)
+    run_smoke("memory", tmp_path)
+    assert "The logs have all of it" in capsys.readouterr().out
+
+
+def test_dial_with_a_full_log_does_not_ask_for_the_model(tmp_path):
+    options = command.parse_arguments(["figure3", "--logs", str(tmp_path)])
+    log = Log(tmp_path / "figure3_dial.csv", figure3.DIAL_COLUMNS)
+    for tolerance in figure3.TOLERANCES:
+        for adjoint in figure3.ADJOINTS:
+            log.append(tolerance=tolerance, adjoint=adjoint)
+    rows = figure3.turn_the_dial(None, None, options)
+    assert len(rows) == len(log.rows())
+
+
+def test_unknown_network_is_refused_with_the_names_there_are(tmp_path):
+    options = ("--mnist", str(SUBSET), "--only", "vgg")
+    with pytest.raises(SystemExit, match="odenet.*Received: vgg"):
+        run_smoke("table1", tmp_path, *options)
+
+
+def test_missing_file_of_digits_ends_in_its_name(tmp_path):
+    with pytest.raises(SystemExit, match="no_such"):
+        run_smoke("table1", tmp_path, "--mnist", "no_such.npz")
+
+
+def test_page_of_an_unfinished_run_has_what_there_is(tmp_path):
+    log = Log(tmp_path / "figure4.csv", figure4.COLUMNS)
+    log.append(target="ring", kind="CNF", size=2, seed=0, steps=1, kl=-1e-9)
+    log.append(target="ring", kind="NF", size=8, seed=0, steps=1, kl=0.5)
+    run_smoke("page", tmp_path)
+    text = (tmp_path / page.PAGE).read_text(encoding="utf-8")
+    assert "| ring | CNF | **0.000** |  |" in text
+    assert "| ring | NF |  | **0.500** |" in text
 
 
 def test_page_has_the_tables_that_the_logs_give():

@@ -3,8 +3,8 @@
     python -m examples.reproduce table1 --mnist mnist.npz
     python -m examples.reproduce figure4 --smoke
 
-Each writes a log (a line an epoch or a solve) and pictures, and goes on where
-it was interrupted. Reference:
+Each writes a log (a line an epoch, a training or a measurement) and pictures,
+and goes on where it was interrupted. Reference:
 
 - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
 """
@@ -12,8 +12,9 @@ it was interrupted. Reference:
 import argparse
 import importlib
 import pathlib
+import sys
 
-import examples.reproduce
+from examples.reproduce import FOLDER, PAGES
 
 EXPERIMENTS = {
     "table1": "MNIST: four networks",
@@ -44,22 +45,47 @@ def parse_arguments(argv=None):
     add("--seeds", type=int, nargs="+", help="those of the page if left out")
     add("--only", nargs="+", help="networks of table1, variants of figure3")
     add("--epochs", type=int, help="of table1, table2 and poisson")
-    root = examples.reproduce.FOLDER.parent
-    add("--logs", type=pathlib.Path, help="of lines and pictures")
-    add("--runs", type=pathlib.Path, default=root / "runs", help="of models")
+    add(
+        "--logs",
+        type=pathlib.Path,
+        help="folder of logs and pictures: docs/reproduction, which has the "
+        "page's, unless given; runs/smoke with --smoke",
+    )
+    add(
+        "--runs",
+        type=pathlib.Path,
+        default=FOLDER.parent / "runs",
+        help="folder of models, from which an interrupted run goes on",
+    )
     options = parser.parse_args(argv)
     if options.smoke:
         options.runs /= "smoke"
     if options.logs is None:
-        pages = root / "docs" / "reproduction"
-        options.logs = options.runs if options.smoke else pages
+        options.logs = options.runs if options.smoke else PAGES
     return options
 
 
+def sizes_of(folder):
+    """Returns the sizes of the logs in a folder, by name."""
+    return {path.name: path.stat().st_size for path in folder.glob("*.csv")}
+
+
 def main(argv=None):
+    """Runs one command, and says where its logs are."""
     options = parse_arguments(argv)
     module = importlib.import_module(f"examples.reproduce.{options.name}")
-    module.main(options)
+    before = sizes_of(options.logs)
+    try:
+        module.main(options)
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: the same command goes on from the logs.")
+    except FileNotFoundError as error:
+        sys.exit(str(error))
+    if options.name == "page":
+        return
+    if sizes_of(options.logs) == before:
+        print("The logs have all of it: --logs FOLDER begins others.")
+    print(f"Logs and pictures are in {options.logs}.")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import pictures
 
 import keras_node
-from examples.reproduce import table1
+from examples.reproduce import chosen, table1
 from examples.reproduce.logs import Log
 from examples.reproduce.timing import milliseconds
 from examples.reproduce.training import Run
@@ -108,7 +108,6 @@ def turn_the_dial(get_model, data, options):
                 exact = end_of_block(copy, data[0][:BATCH])
             found = measure_dial(model, tolerance, adjoint, data, exact)
             log.append(**case, **found)
-            print(case, found, flush=True)
     return log.rows()
 
 
@@ -121,9 +120,10 @@ def draw_dial(axes, rows):
 
     blue = pictures.COLORS[0]
     axes[0].loglog(column("tolerance"), column("error"), "o-", c=blue)
-    axes[0].set(xlabel="tolerance", ylabel="relative error", title="(a)")
+    axes[0].set(xlabel="tolerance", ylabel="relative error", title="(a) error")
     axes[1].plot(column("nfe"), column("forward_ms"), "o-", c=blue)
-    axes[1].set(xlabel="evaluations", ylabel="time forwards, ms", title="(b)")
+    axes[1].set(xlabel="evaluations", ylabel="forwards, ms", title="(b) time")
+    axes[1].set(xlim=0, ylim=0)
     for name, color in zip(ADJOINTS, pictures.COLORS, strict=False):
         found = [row for row in rows if row["adjoint"] == name]
         axes[2].plot(
@@ -247,8 +247,8 @@ def draw_growth(axis, rows):
     axis.set(
         xlabel="epoch",
         xticks=range(0, EPOCHS + 1, 3),
-        ylabel=f"evaluations at {RTOL:g}",
-        title="(d)",
+        ylabel=f"evaluations at a tolerance of {RTOL:g}",
+        title="(d) growth",
     )
     axis.legend()
 
@@ -262,7 +262,7 @@ def main(options):
     """Measures what the logs lack, and draws the four panels."""
     train, test = table1.load(options)
     tested = test[0][:TESTED], test[1][:TESTED]
-    for variant in options.only or VARIANTS:
+    for variant in chosen(options.only, VARIANTS):
         grow(variant, (train, tested), options)
     rows = turn_the_dial(
         lambda: odenet((train, test), options), tested, options

@@ -118,7 +118,6 @@ def main(options):
         if not log.rows(**case, steps=steps):
             kl, seconds = fit(case, steps, options)
             log.append(**case, steps=steps, kl=kl, seconds=seconds)
-            print(case, f"{kl:.4f} nats, {seconds:.0f} s", flush=True)
     rows = log.rows()
     if all(samples_path(case, options).exists() for case in rows):
         draw(rows, options)

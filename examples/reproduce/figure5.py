@@ -157,6 +157,8 @@ def draw(options):
         for axis, points in zip(row[1:], frames, strict=True):
             axis.scatter(*points.T, s=0.5, c="k", alpha=0.5, linewidths=0)
             axis.set(xlim=(-side, side), ylim=(-side, side), aspect="equal")
+            if np.mean(np.abs(points) < side) < 0.1:
+                axis.text(0, 0, "outside", ha="center", va="center")
         for axis in row:
             axis.set(xticks=[], yticks=[])
     times = np.linspace(0, 1, cnf_density.FRAMES)
@@ -174,5 +176,4 @@ def main(options):
         if not log.rows(**case, steps=steps):
             found = run(case, steps, options)
             log.append(**case, steps=steps, **found)
-            print(case, found, flush=True)
     draw(options)

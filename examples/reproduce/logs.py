@@ -5,7 +5,7 @@ import pathlib
 
 
 class Log:
-    """Lines with the same columns, in a file that is never half written.
+    """Lines with the same columns, in a file that only grows.
 
     Args:
         path: Where the file is, or will be.
@@ -17,7 +17,8 @@ class Log:
         self._columns = list(columns)
         if not self._path.exists():
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._write([])
+            with self._path.open("w", newline="") as file:
+                csv.writer(file).writerow(self._columns)
         with self._path.open(newline="") as file:
             found = next(csv.reader(file))
         if found != self._columns:
@@ -36,24 +37,12 @@ class Log:
         return [row for row in rows if _matches(row, wanted)]
 
     def append(self, **row):
-        """Adds a line; columns that are left out stay empty."""
+        """Adds a line, and prints it; columns that are left out stay empty."""
         line = {name: _written(value) for name, value in row.items()}
         with self._path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(line)
-
-    def drop(self, **unwanted):
-        """Removes the lines with these values."""
-        rows = [row for row in self.rows() if not _matches(row, unwanted)]
-        self._write(rows)
-
-    def _write(self, rows):
-        new = self._path.with_suffix(".new")
-        with new.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            for row in rows:
-                writer.writerow({k: _written(v) for k, v in row.items()})
-        new.replace(self._path)
+        cells = [f"{name} {value}" for name, value in line.items() if value]
+        print(", ".join(cells), flush=True)
 
 
 def _matches(row, wanted):

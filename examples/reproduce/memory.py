@@ -97,7 +97,6 @@ def main(options):
             without = without or measure("ResNet", 0)
             found = measure(kind, depth) - without
             log.append(**case, megabytes=found)
-            print(case, f"{found:.0f} MB", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import csv
 import re
 import statistics
 
+from examples.reproduce import PAGES
+
 PAGE = "README.md"
 BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -32,9 +34,17 @@ def table(header, rows):
 def spread(values, form="{:.3f}"):
     """Returns the mean of numbers, and each of them if there are several."""
     values = [float(value) for value in values]
-    each = ", ".join(form.format(value) for value in values)
-    mean = form.format(statistics.mean(values))
+    if not values:
+        return ""
+    each = ", ".join(rounded(value, form) for value in values)
+    mean = rounded(statistics.mean(values), form)
     return f"**{mean}** ({each})" if len(values) > 1 else f"**{mean}**"
+
+
+def rounded(value, form):
+    """Returns a number as text, without a sign if it is zero."""
+    text = form.format(value)
+    return text if float(text) else text.removeprefix("-")
 
 
 def grouped(rows, *names):
@@ -50,6 +60,12 @@ def column(rows, name):
     return [row[name] for row in rows]
 
 
+NETWORKS = {
+    "odenet": "ODE-Net",
+    "none": "no block",
+    "resnet": "ResNet",
+    "rknet": "RK-Net",
+}
 PAPER_TABLE1 = {"odenet": "0.42", "rknet": "0.47", "resnet": "0.41"}
 
 
@@ -65,7 +81,7 @@ def table1(logs):
         seconds = statistics.median(map(float, column(lines, "seconds")))
         rows.append(
             (
-                network,
+                NETWORKS[network],
                 f"{int(last[0]['parameters']):,}",
                 PAPER_TABLE1.get(network, ""),
                 spread(column(last, "test_error"), "{:.2f}"),
@@ -81,7 +97,7 @@ def table1(logs):
         "ours, %",
         "epochs",
         "NFE",
-        "seconds an epoch",
+        "median seconds an epoch",
     )
     return table(header, rows)
 
@@ -115,7 +131,7 @@ def dial(logs):
             row["adjoint"],
             row["nfe"],
             row["nfe_backward"],
-            row["error"],
+            f"{float(row['error']):.2g}",
             f"{float(row['test_error']):.2f}",
             f"{float(row['forward_ms']):.0f}",
             f"{float(row['step_ms']):.0f}",
@@ -160,7 +176,10 @@ def figure4(logs):
         (
             target,
             kind,
-            *(spread(column(groups[target, kind, s], "kl")) for s in sizes),
+            *(
+                spread(column(groups.get((target, kind, size), []), "kl"))
+                for size in sizes
+            ),
         )
         for target, kind in pairs
     ]
@@ -181,7 +200,7 @@ def figure5(logs):
             read(logs, "figure5"), "data", "kind"
         ).items()
     ]
-    header = ("data", "flow", "parameters", "nats held out", "seconds")
+    header = ("data", "flow", "parameters", "nats held out", "mean seconds")
     return table(header, rows)
 
 
@@ -258,15 +277,21 @@ def drift(logs):
     rows = []
     for (rate,), lines in grouped(read(logs, "drift"), "rate").items():
         found = {line["adjoint"]: line for line in lines}
-        rows.append(
-            (
-                rate,
-                found["checkpoint"]["gradient_error"],
-                found["backsolve"]["gradient_error"],
-                found["backsolve"]["state_error"],
+        errors = [
+            found[adjoint][f"{of}_error"] if adjoint in found else ""
+            for adjoint, of in (
+                ("checkpoint", "gradient"),
+                ("backsolve", "gradient"),
+                ("backsolve", "state"),
             )
-        )
-    header = ("rate", "checkpoint, gradient", "backsolve, gradient", "state")
+        ]
+        rows.append((rate, *(f"{float(x):.1e}" if x else "" for x in errors)))
+    header = (
+        "rate",
+        "gradient by checkpoints",
+        "gradient by backsolve",
+        "state of backsolve",
+    )
     return table(header, rows)
 
 
@@ -275,7 +300,7 @@ def annuli(logs):
     rows = [
         (
             extra,
-            spread(column(lines, "loss"), "{:.4f}"),
+            spread(column(lines, "loss"), "{:.2g}"),
             spread(column(lines, "accuracy"), "{:.4f}"),
             spread(column(lines, "nfe"), "{:.0f}"),
         )
@@ -312,7 +337,8 @@ def written(text, logs):
 
 
 def main(options):
-    """Rewrites the page."""
+    """Writes the page beside the logs, with its text and their tables."""
+    text = (PAGES / PAGE).read_text()
     path = options.logs / PAGE
-    path.write_text(written(path.read_text(), options.logs))
-    print(f"Wrote {path.name}.")
+    path.write_text(written(text, options.logs))
+    print(f"Wrote {path}.")

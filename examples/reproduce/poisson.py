@@ -56,4 +56,3 @@ def main(options):
         if not log.rows(seed=seed, epochs=epochs):
             found = run(seed, epochs, options)
             log.append(seed=seed, epochs=epochs, **found)
-            print(seed, found, flush=True)

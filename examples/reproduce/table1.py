@@ -10,6 +10,7 @@ import keras
 import mnist_odenet
 import numpy as np
 
+from examples.reproduce import chosen
 from examples.reproduce.logs import Log
 from examples.reproduce.training import Run
 
@@ -127,5 +128,5 @@ def main(options):
     """Trains each network with each seed."""
     data = load(options)
     for seed in options.seeds or [0]:
-        for network in options.only or NETWORKS:
+        for network in chosen(options.only, NETWORKS):
             train(network, seed, data, options)

@@ -14,7 +14,6 @@ import time
 import keras
 import latent_spirals as spirals
 import numpy as np
-import pictures
 
 from examples.reproduce.logs import Log
 
@@ -122,8 +121,6 @@ def main(options):
                 continue
             found, shown = run(observed, seed, settings, arguments)
             log.append(**case, **found)
-            print(case, found, flush=True)
             if seed == SEEDS[0]:
                 path = options.logs / f"spirals_{observed}.png"
                 spirals.draw(*shown, path)
-                pictures.announce(path)

@@ -54,6 +54,9 @@ class Run:
                 dict of numbers, that returns a dict for the log.
             stop: Integer, the epoch to stop before; `None` (default) for none.
             **options: Other arguments of `fit`.
+
+        Raises:
+            FileNotFoundError: The log has epochs whose model is not at hand.
         """
         model = self._restore(make_model)
         for epoch in range(self.num_epochs, stop or self._epochs):
@@ -78,18 +81,19 @@ class Run:
             self._save(model, epoch + 1)
             self._log.append(**line)
             self._path(epoch).unlink(missing_ok=True)
-            print(_summary(line), flush=True)
         return model
 
     def _restore(self, make_model):
+        if not self.num_epochs:
+            return make_model()
         path = self._path(self.num_epochs)
-        if path.exists():
-            return keras.models.load_model(path)
-        # Lines without their model: the training begins anew.
-        if self.num_epochs:
-            print(f"{path} is not there: {self._name} begins anew.")
-        self._log.drop(**self._key)
-        return make_model()
+        if not path.exists():
+            raise FileNotFoundError(
+                f"The log has {self.num_epochs} epochs of {self._name}, whose "
+                f"model is not at hand. Expected: {path}. Train it again with "
+                "a log of its own (--logs)."
+            )
+        return keras.models.load_model(path)
 
     def _save(self, model, epoch):
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -99,10 +103,3 @@ class Run:
 
     def _path(self, epoch):
         return self._folder / f"{self._name}.{epoch}.keras"
-
-
-def _summary(line):
-    return ", ".join(
-        f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in line.items()
-    )
