@@ -103,15 +103,19 @@ def draw(model, data, phases, path):
         **few, target_times=GRID, num_samples=200, seed=0
     )
     figure = pictures.new(12, 2.6)
-    for i, axis in enumerate(figure.subplots(1, 3)):
+    axes = figure.subplots(1, 3, sharey=True)
+    for i, axis in enumerate(axes):
         lower, upper = result.lower[i, :, 0], result.upper[i, :, 0]
-        axis.fill_between(GRID, lower, upper, color="C0", alpha=0.3)
+        axis.fill_between(
+            GRID, lower, upper, color="C0", alpha=0.3, label="9 of 10 samples"
+        )
         axis.plot(GRID, result.mean[i, :, 0], c="C0", label="latent ODE")
         axis.plot(GRID, intensity(GRID, phases[i]), "k--", label="truth")
         events = few["times"][i][few["mask"][i]]
         axis.plot(events, np.zeros_like(events), "k|", ms=12, label="events")
-        axis.set(xlabel="time", ylabel="intensity")
-    axis.legend()
+        axis.set(xlabel="time", xlim=(GRID[0], GRID[-1]))
+    axes[0].set_ylabel("events per unit of time")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right")
     pictures.save(figure, path)
 
 

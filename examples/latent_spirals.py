@@ -229,6 +229,7 @@ def draw(model, data, curves, predictions, path):
             axis.plot(*half.T, c=f"C{part}", lw=1.5, label=label)
         axis.set(title="clockwise" if i % 2 else "counter-clockwise")
         axis.set(xticks=[], yticks=[], aspect="equal")
+        axis.set_adjustable("datalim")
     axes[0].legend()
     z0 = model.encode(**data).mean()[:40]
     paths = keras_node.odeint(model.dynamics, z0, TIMES).states.numpy()
