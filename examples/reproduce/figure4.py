@@ -122,4 +122,4 @@ def main(options):
     if all(samples_path(case, options).exists() for case in rows):
         draw(rows, options)
     else:
-        print("The picture stays: not all samples are at hand.")
+        print(f"figure4.png stays: its samples are not in {options.runs}.")

@@ -141,7 +141,7 @@ def draw(options):
     ]
     shown = [case for case in shown if case["seed"] == SEEDS[0]]
     if not shown:
-        print("The picture stays: no densities are at hand.")
+        print(f"figure5.png stays: its densities are not in {options.runs}.")
         return
     columns = cnf_density.FRAMES + 1
     figure = pictures.new(1.8 * columns, 1.9 * len(shown))

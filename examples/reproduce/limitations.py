@@ -359,3 +359,5 @@ def main(options):
         figure = pictures.new(2.8 * (1 + len(EXTRA)), 2.9)
         draw_annuli(figure.subplots(1, 1 + len(EXTRA)), options)
         pictures.save(figure, options.logs / "annuli.png")
+    else:
+        print(f"annuli.png stays: its ends are not in {options.runs}.")
