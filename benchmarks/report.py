@@ -69,12 +69,15 @@ def print_row(row, results):
                 f"{result['error']:.1e}" if "error" in result else "",
                 f"{result['setup_seconds']:.1f}",
                 f"{result['megabytes']:.0f}",
-                f"{result['difference']:.1e}"
-                + " WRONG" * (not result["agrees"]),
+                "" if name == "bare loop" else _difference(result),
             )
             for name, result in results.items()
         ],
     )
+
+
+def _difference(result):
+    return f"{result['difference']:.1e}" + " WRONG" * (not result["agrees"])
 
 
 def _nfe(result):
