@@ -97,6 +97,7 @@ def make_cde():
     units, channels = 16, 2 * NUM_COEFFICIENTS + 1
     field = keras.Sequential(
         [
+            keras.layers.LayerNormalization(),
             keras.layers.Dense(16, "softplus"),
             keras.layers.Dense(units * channels, "tanh"),
         ]
