@@ -98,6 +98,11 @@ class Theirs:
         print(repetitions, file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
+    def close(self):
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
 
 def our_models(tolerances, weights):
     """Returns compiled models of equal weights, by name."""
@@ -170,6 +175,7 @@ def measure(tolerances, python, rounds, count=COUNT):
     runs |= {name: stepper(model, data) for name, model in models.items()}
     theirs(2)
     seconds = timing.alternate(runs, rounds)
+    theirs.close()
     results = {}
     for name, values in seconds.items():
         nfe, prediction = theirs.nfe, theirs.prediction

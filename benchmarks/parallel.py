@@ -6,10 +6,10 @@ processes). A step is the solve of an MLP, a quarter of whose samples are eight
 times as fast, its gradients and their sum over the replicas. "One
 clock" solves each replica's share with one step size, so that the slowest share
 is waited for; "own clocks" gives each sample its own. Prints milliseconds, the
-speed-up over one core, and the efficiency. For Linux: cores are given by
-affinity.
+speed-up over one core, and the efficiency; before that, each measurement. For
+Linux: cores are given by affinity.
 
-    python benchmarks/parallel.py
+    python benchmarks/parallel.py    # Eight minutes idle.
 """
 
 import argparse
@@ -180,24 +180,33 @@ def main():
         run(options.run, options.own_clocks)
         return
     for own_clocks in (False, True):
+        title = "own clocks" if own_clocks else "one clock"
         seconds = {kind: [] for kind in KINDS}
         for _ in range(options.rounds):
             for kind in KINDS:
-                seconds[kind].append(measure(kind, own_clocks))
-        medians = {kind: np.median(values) for kind, values in seconds.items()}
-        timing.print_table(
-            "own clocks" if own_clocks else "one clock",
-            ("", "ms", "speed-up", "efficiency"),
-            [
-                (
-                    kind,
-                    f"{1e3 * median:.1f}",
-                    f"{medians['one core'] / median:.2f}",
-                    f"{medians['one core'] / median / (1 + (i > 0)):.2f}",
-                )
-                for i, (kind, median) in enumerate(medians.items())
-            ],
-        )
+                value = measure(kind, own_clocks)
+                seconds[kind].append(value)
+                print(f"{title}, {kind}: {1e3 * value:.1f} ms", flush=True)
+        print_speed_ups(title, seconds)
+
+
+def print_speed_ups(title, seconds):
+    """Prints the medians, and what more cores gain."""
+    medians = {kind: np.median(values) for kind, values in seconds.items()}
+    timing.print_table(
+        title,
+        ("", "ms", "speed-up", "efficiency"),
+        [
+            (
+                kind,
+                f"{1e3 * median:.1f}",
+                f"{medians['one core'] / median:.2f}",
+                f"{medians['one core'] / median / (1 + (i > 0)):.2f}",
+            )
+            for i, (kind, median) in enumerate(medians.items())
+        ],
+    )
+    print()
 
 
 if __name__ == "__main__":

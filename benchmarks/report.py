@@ -34,6 +34,7 @@ HEADER = (
     "first call",
     "over bare loop",
 )
+SLOPES = ("axis", "contender", "time", "memory")
 
 
 def best_peer(results):
@@ -77,6 +78,8 @@ def print_row(row, results):
 
 
 def _difference(result):
+    if not result["difference"]:  # Nothing to compare, or the reference.
+        return "-"
     return f"{result['difference']:.1e}" + " WRONG" * (not result["agrees"])
 
 
@@ -165,10 +168,18 @@ def slopes(results):
             yield (label, contender, *(f"{cell:.2f}" for cell in cells))
 
 
+def print_curve(name, results):
+    """Prints the slopes of a curve."""
+    lines = [line[1:] for line in slopes({name: results})]
+    label = growth.CURVES[name].label
+    timing.print_table(f"slope over {label}", SLOPES[1:], lines)
+
+
 def draw(results, path):
     """Draws time and memory over each axis."""
     sys.path.append(str(FOLDER / "examples"))
     import pictures
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = pictures.new(3 * len(results), 5)
     axes = figure.subplots(2, len(results), squeeze=False)
@@ -184,12 +195,17 @@ def draw(results, path):
                     )
                     if point
                 ]
-                axis.loglog(*zip(*shown, strict=True), "o-", label=contender)
+                line = zip(*shown, strict=True)
+                axis.loglog(*line, "o-", ms=4, label=contender)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.grid()
         column[1].set_xlabel(growth.CURVES[name].label)
     axes[0, 0].set_ylabel("ms of a training step")
     axes[1, 0].set_ylabel("MB, first call included")
-    axes[0, 0].legend()
+    lines, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside upper center", ncols=len(labels))
     pictures.save(figure, path)
 
 
@@ -203,9 +219,7 @@ def write(results):
     lines += latent_rows(results["latent"])
     text = TEXT.format(
         table=markdown(HEADER, lines),
-        slopes=markdown(
-            ("axis", "contender", "time", "memory"), slopes(results["curves"])
-        ),
+        slopes=markdown(SLOPES, slopes(results["curves"])),
     )
     (DOCS / "benchmarks.md").write_text(text)
     log = json.dumps(results, indent=1)
@@ -219,10 +233,12 @@ Written by `benchmarks/run.py` (how to run it: `benchmarks/README.md`;
 [log](benchmarks.json)).
 Times are medians of alternating rounds in one run, on two cores. "Ours" is a
 graph (eager in the row of that name), "best" the faster of graph and XLA, the
-peer the fastest whose gradients agree. "First call" is tracing, compilation and
-one step, of our best and of that peer; "over bare loop" is the time over that
-of a loop which does nothing but evaluate the field and its vector-Jacobian
-product, once for each stage of each accepted step.
+peer the fastest whose gradients agree. A target is what "best / peer" was to
+reach; "as a graph" is for "ours / peer", and "of tfp" for the best over that
+peer, whose ratio stands in brackets. "First call" is tracing, compilation and
+one solve with its gradients, of our best and of that peer; "over bare loop" is
+the time over that of a loop which does nothing but evaluate the field and its
+vector-Jacobian product, once for each stage of each accepted step.
 
 {table}
 ## Growth

@@ -5,7 +5,8 @@ a process of its own; they take turns. A training step is the solve and all its
 gradients, compiled and warm. "Ours" is the default settings as a graph, "best"
 the faster of graph and XLA; the ratio is to the fastest peer whose gradients
 agree. What is measured is added to a file, from which a later run goes on, and
-`--write` makes the documentation's table, picture and log of it.
+`--write` makes the documentation's table, picture and log of it. What other
+processes disturbed is not kept: a later run measures it again.
 
     python benchmarks/run.py
     python benchmarks/run.py --rows mlp_small conv --curves --no-latent
@@ -22,14 +23,13 @@ import growth
 import latent_step
 import numpy as np
 import protocol
-import psutil
+import quiet
 import reference
 import report
 import rows
 import timing
 import workloads
 
-BUSY = 0.1  # Of a core, used by other processes: no measurement is fair then.
 WRONG = 0.3  # Relative difference of gradients that no tolerance explains.
 LONGEST = 1.0  # Seconds that a contender may take in a round.
 
@@ -107,16 +107,6 @@ def compare(row, options, pythons):
     return results
 
 
-def wait_until_quiet(is_forced):
-    """Refuses to measure where other processes take part of a core."""
-    busy = psutil.cpu_percent(interval=2) / 100 * psutil.cpu_count()
-    if busy > BUSY and not is_forced:
-        sys.exit(
-            f"Other processes take {busy:.2f} of a core (at most {BUSY}): "
-            "ratios would say nothing. End them, or use --force."
-        )
-
-
 def parse_arguments():
     variables = os.environ
     parser = argparse.ArgumentParser(
@@ -163,32 +153,42 @@ def main():
         results = json.loads(path.read_text())
 
     def measure(kind, name, function):
+        """Returns what the file has, else measures and keeps it."""
         if name in results[kind]:
-            return
-        wait_until_quiet(options.force)
-        results[kind][name] = function()
+            print(f"\nFrom {path}:", end="")
+            return results[kind][name]
+        quiet.require(options.force)
+        with quiet.Watch() as watch:
+            result = function()
+        if watch.share > quiet.BUSY and not options.force:
+            print(f"\nNot kept, {watch}: run this again.", end="")
+            return result
+        results[kind][name] = result
         path.write_text(json.dumps(results, indent=1))
+        return result
 
     for row in rows.ROWS:
         if row.workload in options.rows:
-            measure(
+            result = measure(
                 "rows",
                 row.workload,
                 lambda row=row: compare(row, options, pythons),
             )
-            report.print_row(row, results["rows"][row.workload])
+            report.print_row(row, result)
     for tolerances in latent_step.TOLERANCES if options.latent else ():
-        name = f"rtol {tolerances[0]:g}"
-        measure(
+        result = measure(
             "latent",
-            name,
+            f"rtol {tolerances[0]:g}",
             lambda tolerances=tolerances: latent_step.measure(
                 tolerances, options.torch_python, options.rounds
             ),
         )
-        latent_step.print_results(tolerances, results["latent"][name])
+        latent_step.print_results(tolerances, result)
     for name in options.curves:
-        measure("curves", name, lambda name=name: growth.measure(name, pythons))
+        curve = measure(
+            "curves", name, lambda name=name: growth.measure(name, pythons)
+        )
+        report.print_curve(name, curve)
     if options.write:
         report.write(results)
 
