@@ -166,6 +166,7 @@ def main():
         for key, value in arrays.items()
     }
     np.savez(path, **arrays)
+    print(f"Wrote {path}.")
 
 
 if __name__ == "__main__":
