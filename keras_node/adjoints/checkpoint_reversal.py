@@ -6,15 +6,16 @@ import tensorflow as tf
 
 from keras_node.adjoints import bounded_state_store
 from keras_node.adjoints.base import Gradients
+from keras_node.adjoints.result_cotangents import (
+    ResultCotangents,
+    watched_moments,
+)
 from keras_node.adjoints.step_gradient import StepGradient
 from keras_node.adjoints.taken_steps import TakenSteps
 from keras_node.adjoints.taped_step_gradient import TapedStepGradient
 from keras_node.solvers import (
     clocks,
-    dense_output,
-    dense_solution,
     landing,
-    step,
 )
 
 
@@ -53,10 +54,11 @@ class Reversal:
         self._steps = result.steps
         self._status = result.diagnostics.status
         size = len(problem.y)
-        self._cotangents, cotangents = cotangents[:size], cotangents[size:]
-        self._event_bars = cotangents.pop() if problem.events else None
-        # Of the coefficients of a `DenseSolution`.
-        self._dense_bars = cotangents
+        states, polynomials = cotangents[:size], cotangents[size:]
+        self._event_bars = polynomials.pop() if problem.events else None
+        self._results = ResultCotangents(
+            problem, result.steps, states, polynomials, recorder.is_dense
+        )
         self._gradient = recorder.gradient
         if self._gradient.field is not problem.field:
             # The rest of the sources, of which nothing was kept.
@@ -66,16 +68,6 @@ class Reversal:
             tf.cast(self._times[0], problem.y[0].dtype), problem.y
         )
         self._step_gradient = self._make_step_gradient()
-        self._has_outputs = problem.has_rows_within and recorder.is_dense
-        self._is_landing = problem.has_rows_within and not recorder.is_dense
-        if self._is_landing:
-            # A row that no step landed on is a copy of one that a step did.
-            self._cotangents = [
-                tf.math.unsorted_segment_sum(
-                    cotangent, self._steps.sources(), tf.shape(self._times)[0]
-                )
-                for cotangent in self._cotangents
-            ]
 
     def _make_step_gradient(self):
         vary = self._problem.times_vary
@@ -94,10 +86,7 @@ class Reversal:
             carry
         )
         return Gradients(
-            y=[
-                bar + cotangent[0]
-                for bar, cotangent in zip(y_bar, self._cotangents, strict=True)
-            ],
+            y=clocks.add(y_bar, self._results.at_start()),
             moments=moment_bars,
             sources=self._gradient.all_sources(source_bars),
             event_sources=carry.event_source_bars,
@@ -118,10 +107,7 @@ class Reversal:
     def _start(self):
         # The result of a failed solve is NaN, and depends on nothing.
         succeeded = tf.equal(self._status, 0)
-        end = [cotangent[-1] for cotangent in self._cotangents]
-        if self._problem.events and self._has_outputs:
-            end = clocks.add(end, self._bars_behind_the_end())
-        y_bar = clocks.zero_unless(succeeded, end)
+        y_bar = clocks.zero_unless(succeeded, self._results.at_end())
         num_steps = tf.minimum(
             self._steps.num_steps, self._solver.max_num_steps
         )
@@ -129,10 +115,10 @@ class Reversal:
         return _Carry(
             n=num_steps - 1,
             y_bar=y_bar,
-            f_bar=[tf.zeros_like(leaf) for leaf in end]
+            f_bar=[tf.zeros_like(leaf) for leaf in y_bar]
             if self._tableau.fsal
             else [],
-            row=self._last_row(),
+            row=self._results.last_row(),
             moment_bars=[tf.zeros_like(m) for m in self._moments if vary],
             source_bars=self._gradient.connected_zeros(),
             event_source_bars=[
@@ -142,39 +128,12 @@ class Reversal:
             num_evaluations=tf.convert_to_tensor(self._taken.num_repeated),
         )
 
-    def _bars_behind_the_end(self):
-        """Returns the sum of the cotangents of rows behind a terminal event."""
-        is_within = self._steps.output_steps[1:-1] >= 0
-        is_behind = self._steps.events.has_ended & ~is_within
-        rows = [cotangent[1:-1] for cotangent in self._cotangents]
-        rows = clocks.zero_unless(is_behind, rows)
-        return [tf.reduce_sum(row, axis=0) for row in rows]
-
-    def _last_row(self):
-        """Returns the last requested time before the end that was reached."""
-        if not self._has_outputs:
-            # XLA fails on a constant that one loop hands on to the next.
-            return ()
-        reached = self._steps.output_steps[1:-1] >= 0
-        return tf.reduce_sum(tf.cast(reached, tf.int32), axis=0)
-
     def _reverse_step(self, carry, restore):
-        y_bar = self._add_landing(carry)
+        y_bar = self._results.add_landing(carry.n, carry.y_bar)
         taken = restore(carry.n, carry.store)
-        row, moment_bars = carry.row, carry.moment_bars
-        seeds, increment_bars = [], ()
-        if self._has_outputs:
-            row, moment_bars, seeds, increment_bars = self._interpolation_bars(
-                carry, taken
-            )
-        if self._dense_bars:
-            zeros = [tf.zeros_like(leaf) for leaf in y_bar]
-            seeds, increment_bars = dense_solution.pull_back(
-                self._tableau,
-                self._dense_bars_of(carry.n, taken.dt),
-                seeds or zeros,
-                increment_bars or [zeros] * len(taken.increments),
-            )
+        row, moment_bars, seeds, increment_bars = self._results.pull_back(
+            carry.n, carry.row, carry.moment_bars, taken
+        )
         y_bar, f_bar, t1_bar, source_bars = self._reverse_restart(
             carry, taken, y_bar
         )
@@ -206,17 +165,6 @@ class Reversal:
             store=taken.store,
             num_evaluations=carry.num_evaluations + num_evaluations,
         )
-
-    def _dense_bars_of(self, n, dt):
-        """Returns the cotangents of a step's coefficients, powers first."""
-        advances = tf.not_equal(dt, 0.0)
-        bars = []
-        for leaf in self._dense_bars:
-            constant, *powers = tf.unstack(leaf[n], num=leaf.shape[1])
-            # A clock that did not advance has its state alone.
-            powers = clocks.zero_unless(advances, powers)
-            bars.append(tf.stack([constant, *powers]))
-        return bars
 
     def _reverse_restart(self, carry, taken, y_bar):
         """Pulls back the derivative that was taken anew behind a jump.
@@ -304,92 +252,12 @@ class Reversal:
 
     def _pull_back_moments(self, n, bars):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            moments = self._watched_moments(tape)
+            moments = watched_moments(self._problem, tape)
             step_times = self._steps.at(n, *moments)
         return tape.gradient(
             step_times,
             moments,
             bars,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-
-    def _watched_moments(self, tape):
-        if not self._problem.times_vary:
-            return self._moments
-        moments = [tf.identity(moment) for moment in self._moments]
-        tape.watch(moments)
-        return moments
-
-    def _add_landing(self, carry):
-        """Adds the cotangent of the requested time at the end of the step."""
-        if not self._is_landing:
-            return carry.y_bar
-        row = self._steps.landing(carry.n)
-        # The last one is in `y_bar` already; other steps may have none.
-        last = tf.shape(self._times)[0] - 1
-        lands = row < last
-        row = tf.minimum(row, last)
-        return [
-            bar + tf.where(lands, cotangent[row], tf.zeros_like(bar))
-            for bar, cotangent in zip(
-                carry.y_bar, self._cotangents, strict=True
-            )
-        ]
-
-    def _interpolation_bars(self, carry, taken):
-        """Pulls back the outputs at requested times within the step."""
-        y, increments = taken.y, taken.increments
-        zeros = [tf.zeros_like(leaf) for leaf in y]
-
-        def lies_within(rows):
-            numbers = clocks.rows_of(
-                self._steps.output_steps, tf.maximum(rows, 0)
-            )
-            return (rows > 0) & tf.equal(numbers, carry.n)
-
-        def pull_back(row, moment_bars, y_bar, increment_bars):
-            rows, within = dense_output.block(row, -1, lies_within)
-            bars = self._interpolation_vjp(
-                carry.n, tf.maximum(rows, 0), y, increments, within
-            )
-            return (
-                row - tf.reduce_sum(tf.cast(within, tf.int32), axis=0),
-                clocks.add(moment_bars, bars[0]),
-                clocks.add(y_bar, bars[1]),
-                [
-                    clocks.add(a, b)
-                    for a, b in zip(increment_bars, bars[2], strict=True)
-                ],
-            )
-
-        return tf.while_loop(
-            lambda row, *_: tf.reduce_any(lies_within(row[None])),
-            pull_back,
-            (carry.row, carry.moment_bars, zeros, [zeros] * len(increments)),
-            parallel_iterations=1,
-            maximum_iterations=tf.shape(self._times)[0],
-        )
-
-    def _interpolation_vjp(self, n, rows, y, increments, within):
-        """Returns the cotangents of moments, state and increments."""
-        cotangents = [clocks.rows_of(leaf, rows) for leaf in self._cotangents]
-        zeros = [tf.zeros_like(leaf) for leaf in cotangents]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            moments = self._watched_moments(tape)
-            y, increments = tf.nest.map_structure(tf.identity, (y, increments))
-            tape.watch([y, increments])
-            t, dt = self._steps.at(n, *moments)
-            length = tf.where(within, dt, 1.0)
-            theta = (clocks.rows_of(moments[0], rows) - t) / length
-            states = step.interpolate(
-                clocks.one_row(y),
-                [clocks.one_row(k) for k in increments],
-                step.dense_weights(self._tableau, theta),
-            )
-        return tape.gradient(
-            states,
-            [moments if self._problem.times_vary else [], y, increments],
-            output_gradients=clocks.select(within, cotangents, zeros),
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 

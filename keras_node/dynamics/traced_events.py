@@ -237,7 +237,7 @@ def trace(events, bind, t_shape, state, is_debugged=False):
     Args:
         events: List of `keras_node.Event`s.
         bind: Callable from a condition or a reset, and its name, to a function
-            of `(t, y)`.
+            of `(t, y)`; `None` if they are such functions.
         t_shape: Shape of the time, `(batch,)`.
         state: Nested structure of float tensors, or of their `TensorSpec`s.
         is_debugged: Whether Python runs them at each evaluation.
@@ -246,6 +246,8 @@ def trace(events, bind, t_shape, state, is_debugged=False):
         ValueError: If a condition is not one number for each sample, or a
             reset does not match the state.
     """
+
+    bind = bind or (lambda function, name: function)
 
     def make(function, flat):
         if is_debugged:

@@ -3,6 +3,7 @@
 import collections
 import threading
 import types
+import typing
 
 import numpy as np
 import tensorflow as tf
@@ -102,17 +103,7 @@ _kept = _Kept()
 
 def _graph_of(adjoint, problem):
     """Returns the concrete function of a solve, with its gradient."""
-    fields = _fields(problem)
-    # Nothing of this solve is to stay alive.
-    blanks = [
-        (
-            field.function,
-            [c if c.dtype in _HANDLES else None for c in field.captures],
-            field.variables,
-            field.is_source,
-        )
-        for field in fields
-    ]
+    blanks = [_Blank.of(field) for field in _fields(problem)]
     specs = tf.nest.map_structure(
         lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype),
         [problem.moments, problem.y, _values(_captures(problem))],
@@ -131,16 +122,8 @@ def _graph_of(adjoint, problem):
     )
 
     def run(moments, y, values):
-        rest = iter(values)
-        field, *others = [
-            TracedField(
-                function,
-                [next(rest) if h is None else h for h in handles],
-                variables,
-                is_source,
-            )
-            for function, handles, variables, is_source in blanks
-        ]
+        values = iter(values)
+        field, *others = [blank.filled(values) for blank in blanks]
         whole = problem.with_moments(moments)._replace(
             field=field, y=y, events=events and events.with_fields(others)
         )
@@ -155,6 +138,27 @@ def _graph_of(adjoint, problem):
 
     graph = tf.function(run, autograph=False)
     return graph.get_concrete_function(*specs)
+
+
+class _Blank(typing.NamedTuple):
+    """A traced function without the tensors of a solve, to keep none alive."""
+
+    function: typing.Any
+    handles: list
+    variables: list
+    is_source: list
+
+    @classmethod
+    def of(cls, field):
+        handles = [c if c.dtype in _HANDLES else None for c in field.captures]
+        return cls(field.function, handles, field.variables, field.is_source)
+
+    def filled(self, values):
+        """Returns the `TracedField` with the next of an iterator's tensors."""
+        captures = [next(values) if h is None else h for h in self.handles]
+        return TracedField(
+            self.function, captures, self.variables, self.is_source
+        )
 
 
 def _copy_of(options):

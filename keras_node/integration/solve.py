@@ -163,46 +163,34 @@ def solve(
     initial_state = _as_state(initial_state)
     leaves = tf.nest.flatten(initial_state)
     events = as_list(events)
-    _refuse_vectorized_map(solver, adjoint)
-    if dense:
-        _require_steps(solver, adjoint, "`dense=True` needs")
-    if events:
-        _require_steps(solver, adjoint, "`events` need")
+    _check_combination(solver, adjoint, dense, events)
     clock = _clock_of(
         times, jump_times, events, solver, adjoint, leaves, times_are_data
     )
     is_debugged = _is_debugged(solver, adjoint)
-    if is_debugged:
-        if tf_internals.are_recording():
-            adjoint = adjoints.DirectAdjoint()
-        field = traced_field.PythonField(ode_fn, initial_state)
-    else:
-        field = _traced(ode_fn, initial_state, clock.times, on_trace)
-    traced = None
-    if events:
-        traced = traced_events.trace(
-            events,
-            bind_event or (lambda function, name: function),
-            clock.times.shape[1:],
-            initial_state,
-            is_debugged,
+    if is_debugged and tf_internals.are_recording():
+        adjoint = adjoints.DirectAdjoint()
+    batch_shape = clock.times.shape[1:]
+    problem = Problem(
+        solver=solver,
+        field=traced_field.PythonField(ode_fn, initial_state)
+        if is_debugged
+        else _traced(ode_fn, initial_state, clock.times, on_trace),
+        times=clock.times,
+        y=widen(leaves),
+        times_vary=clock.varies,
+        on_backward=on_backward,
+        on_drift=on_drift,
+        num_controlled=num_controlled,
+        jumps=clock.jumps,
+        keeps_dense=dense,
+        events=traced_events.trace(
+            events, bind_event, batch_shape, initial_state, is_debugged
         )
-    result = eager_solve_graphs.solve(
-        adjoint,
-        Problem(
-            solver=solver,
-            field=field,
-            times=clock.times,
-            y=widen(leaves),
-            times_vary=clock.varies,
-            on_backward=on_backward,
-            on_drift=on_drift,
-            num_controlled=num_controlled,
-            jumps=clock.jumps,
-            keeps_dense=dense,
-            events=traced,
-        ),
+        if events
+        else None,
     )
+    result = eager_solve_graphs.solve(adjoint, problem)
     states = failures.check(solver, result)
     return _results_of(result, states, clock, events, initial_state)
 
@@ -269,6 +257,15 @@ def _results_of(result, states, clock, events, initial_state):
         event_times=event_times,
         event_indices=event_indices,
     )
+
+
+def _check_combination(solver, adjoint, dense, events):
+    """Raises if the solver or the adjoint cannot do what is asked for."""
+    _refuse_vectorized_map(solver, adjoint)
+    if dense:
+        _require_steps(solver, adjoint, "`dense=True` needs")
+    if events:
+        _require_steps(solver, adjoint, "`events` need")
 
 
 def _require_steps(solver, adjoint, what):

@@ -68,7 +68,7 @@ class EventFunctions:
             lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), y
         )
         bound = self._bound(training=None)
-        traced = traced_events.trace(bound, _itself, (None,), specs)
+        traced = traced_events.trace(bound, None, (None,), specs)
         pairs = [(e.condition, e.reset) for e in traced.events]
         for fields, found in zip(self._pairs, pairs, strict=True):
             for field, function in zip(fields, found, strict=True):
@@ -97,10 +97,6 @@ class EventFunctions:
     def extended(self, training=None):
         """Returns the events for a state `(y, integrals)`."""
         return [_extended(event) for event in self._bound(training)]
-
-
-def _itself(function, name):
-    return function
 
 
 def _extended(event):

@@ -4,6 +4,7 @@ A fixed-step method knows its steps from the start, an adaptive one after it
 has solved. No step is chosen or rejected here, so plain autodiff works.
 """
 
+import dataclasses
 import typing
 
 import numpy as np
@@ -70,74 +71,100 @@ def replay(
         the requested times, what the recorder kept, the polynomials or `None`,
         and those of an `EventRecord` or `None`.
     """
-    tableau = solver.tableau
     parts = Pieces(times, steps.with_events(jumps), y[0].dtype)
-    writer = _writer(tableau, ode_fn, parts, times, steps, jumps, keeps_dense)
-    limit = tf.minimum(steps.num_steps, solver.max_num_steps)
-    evaluator = recorder.evaluator if recorder else step.Evaluator
-    start_fn = evaluator(ode_fn)
-    f = []
-    if tableau.fsal:
-        f = start_fn(tf.cast(parts.first(times), y[0].dtype), y)
-    t0, _ = steps.at(0, times, jumps)
-
-    def body(carry):
-        t, dt = steps.at(carry.n, times, jumps)
-        step_fn = evaluator(ode_fn)
-        y1, f1, increments = solver.step(
-            step_fn, parts.at(t).interval, t, dt, carry.y, carry.f
-        )
-        event_times = carry.event_times
-        if events:
-            reached = steps.events.reached(
-                parts, *steps.values_at(carry.n, times)
-            )
-            reached = reached.moving_with(t + dt)
-            y1, time = landing.cross(ode_fn, events, reached, y1)
-            *y1, time = first_order([*y1, time], _FIRST_ORDER)
-            event_times = tf.where(reached.is_row, time, event_times)
-        f1 = parts.restart(tableau, step_fn, t, dt, y1, f1)
-        record = carry.record
-        if recorder:
-            record = recorder.record(
-                record,
-                tf.ones_like(t, tf.bool),
-                t,
-                dt,
-                carry.y,
-                carry.f,
-                step_fn,
-            )
-        outputs = writer.write(carry, t, dt, y1, increments)
-        return (_Carry(carry.n + 1, y1, f1, outputs, record, event_times),)
-
-    carry = _Carry(
-        n=tf.constant(0),
-        y=y,
-        f=f,
-        outputs=writer.start(y),
-        record=recorder.start(t0, y, f, start_fn) if recorder else (),
-        event_times=np.nan * tf.ones_like(steps.events.stops) if events else (),
+    writer = _writer(
+        solver.tableau, ode_fn, parts, times, steps, jumps, keeps_dense
     )
-    carry = tf.while_loop(
-        lambda carry: carry.n < limit,
-        body,
-        (carry,),
-        parallel_iterations=1,
-        maximum_iterations=solver.max_num_steps,
-    )[0]
+    loop = _Replay(
+        solver, ode_fn, times, steps, recorder, jumps, events, parts, writer
+    )
+    carry = loop.run(y)
     dense = writer.solution(y, carry) if keeps_dense else None
     event_times = carry.event_times if events else None
     return writer.finish(y, carry), carry.record, dense, event_times
 
 
+@dataclasses.dataclass(frozen=True)
+class _Replay:
+    """The loop over known steps; `replay` says what its arguments are."""
+
+    solver: typing.Any
+    ode_fn: typing.Any
+    times: tf.Tensor
+    steps: typing.Any
+    recorder: typing.Any
+    jumps: typing.Any
+    events: typing.Any
+    parts: Pieces
+    writer: typing.Any
+
+    def run(self, y):
+        """Takes all steps from the leaves `y`; returns the last `_Carry`."""
+        limit = tf.minimum(self.steps.num_steps, self.solver.max_num_steps)
+        return tf.while_loop(
+            lambda carry: carry.n < limit,
+            lambda carry: (self._take_step(carry),),
+            (self._start(y),),
+            parallel_iterations=1,
+            maximum_iterations=self.solver.max_num_steps,
+        )[0]
+
+    def evaluator(self):
+        """Returns the function of one step, which may keep what it did."""
+        kind = self.recorder.evaluator if self.recorder else step.Evaluator
+        return kind(self.ode_fn)
+
+    def _start(self, y):
+        step_fn = self.evaluator()
+        f, record, event_times = [], (), ()
+        if self.solver.tableau.fsal:
+            t = tf.cast(self.parts.first(self.times), y[0].dtype)
+            f = step_fn(t, y)
+        if self.recorder:
+            t, _ = self.steps.at(0, self.times, self.jumps)
+            record = self.recorder.start(t, y, f, step_fn)
+        if self.events:
+            event_times = np.nan * tf.ones_like(self.steps.events.stops)
+        return _Carry(
+            tf.constant(0), y, f, self.writer.start(y), record, event_times
+        )
+
+    def _take_step(self, carry):
+        t, dt = self.steps.at(carry.n, self.times, self.jumps)
+        step_fn = self.evaluator()
+        interval = self.parts.at(t).interval
+        y1, f1, increments = self.solver.step(
+            step_fn, interval, t, dt, carry.y, carry.f
+        )
+        record, event_times = carry.record, carry.event_times
+        if self.events:
+            y1, event_times = self._cross(carry, t + dt, y1)
+        tableau = self.solver.tableau
+        f1 = self.parts.restart(tableau, step_fn, t, dt, y1, f1)
+        if self.recorder:
+            is_taken = tf.ones_like(t, tf.bool)
+            record = self.recorder.record(
+                record, is_taken, t, dt, carry.y, carry.f, step_fn
+            )
+        outputs = self.writer.write(carry, t, dt, y1, increments)
+        return _Carry(carry.n + 1, y1, f1, outputs, record, event_times)
+
+    def _cross(self, carry, t1, y1):
+        """Returns the state behind an event at `t1`, and the events' times."""
+        reached = self.steps.events.reached(
+            self.parts, *self.steps.values_at(carry.n, self.times)
+        ).moving_with(t1)
+        y1, time = landing.cross(self.ode_fn, self.events, reached, y1)
+        *y1, time = first_order([*y1, time], _FIRST_ORDER)
+        return y1, tf.where(reached.is_row, time, carry.event_times)
+
+
 def _writer(tableau, ode_fn, parts, times, steps, jumps, keeps_dense):
-    if keeps_dense:
-        return _DenseWriter(tableau, ode_fn, parts, times, steps, jumps)
-    if not dense_output.has_rows_within(times):
-        return _EndWriter(steps)
-    if steps.lands_on_outputs:
-        return _LandingWriter(times, steps)
+    if not keeps_dense:
+        if not dense_output.has_rows_within(times):
+            return _EndWriter(steps)
+        if steps.lands_on_outputs:
+            return _LandingWriter(times, steps)
     return _DenseWriter(tableau, ode_fn, parts, times, steps, jumps)
 
 
