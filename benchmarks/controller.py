@@ -158,8 +158,6 @@ def table(curves, names, first):
 
 def draw(curves, names, path):
     """Draws the curves of some problems."""
-    from matplotlib.ticker import NullFormatter
-
     sys.path.append(str(FOLDER.parent / "examples"))
     import pictures
 
@@ -172,9 +170,9 @@ def draw(curves, names, path):
         for contender, points in curves.items():
             axis.loglog(*points[name].T, ".-", lw=1, ms=3, label=contender)
         axis.set_title(name.replace("_", " "))
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        pictures.label_plainly(axis.xaxis, subs=(1, 2, 5))
         axis.grid()
-    axes[0, 0].legend()
+    pictures.share_legend(figure, axes[0, 0])
     axes[1, 0].set(xlabel="evaluations", ylabel="error")
     pictures.save(figure, path)
 

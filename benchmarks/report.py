@@ -179,7 +179,6 @@ def draw(results, path):
     """Draws time and memory over each axis."""
     sys.path.append(str(FOLDER / "examples"))
     import pictures
-    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = pictures.new(3 * len(results), 5)
     axes = figure.subplots(2, len(results), squeeze=False)
@@ -197,15 +196,12 @@ def draw(results, path):
                 ]
                 line = zip(*shown, strict=True)
                 axis.loglog(*line, "o-", ms=4, label=contender)
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter(NullFormatter())
+            pictures.label_plainly(axis.yaxis)
             axis.grid()
         column[1].set_xlabel(growth.CURVES[name].label)
     axes[0, 0].set_ylabel("ms of a training step")
     axes[1, 0].set_ylabel("MB, first call included")
-    lines, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside upper center", ncols=len(labels))
+    pictures.share_legend(figure, axes[0, 0])
     pictures.save(figure, path)
 
 

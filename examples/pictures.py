@@ -5,6 +5,7 @@ import pathlib
 from cycler import cycler
 from matplotlib import rcParams
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from keras_node.visualize.style import COLORS
 
@@ -27,6 +28,19 @@ def new(width, height):
     # For good: axes and legends ask for it when they are made.
     rcParams.update(STYLE)
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def label_plainly(axis, subs=(1, 3)):
+    """Labels one logarithmic axis in numbers, those of `subs` of a decade."""
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def share_legend(figure, axis):
+    """Puts the legend of one of its axes above a figure."""
+    lines, labels = axis.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside upper center", ncols=len(labels))
 
 
 def save(figure, path):
