@@ -90,7 +90,11 @@ class Theirs:
             cwd=FOLDER,
         )
         if self._process.stdout.readline().strip() != "ready":
-            sys.exit("The worker did not start.")
+            self.close()
+            raise RuntimeError(
+                f"{python} did not run {FOLDER.name}/worker_torch_latent.py, "
+                "which needs torch and torchdiffeq: see --torch-python"
+            )
         with np.load(f"{path}.answer.npz") as answer:
             self.prediction, self.nfe = answer["prediction"], answer["nfe"]
 
@@ -192,11 +196,16 @@ def measure(tolerances, python, rounds, count=COUNT):
     return results
 
 
+def name_of(tolerances):
+    """Returns the name of a row."""
+    return f"rtol {tolerances[0]:g}"
+
+
 def print_results(tolerances, results):
     """Prints one table."""
     baseline = results["torchdiffeq"]["median"]
     timing.print_table(
-        f"latent ODE, rtol {tolerances[0]:g}, atol {tolerances[1]:g}",
+        f"latent ODE, {name_of(tolerances)}, atol {tolerances[1]:g}",
         ("", "ms", "best", "NFE", "error", "ratio"),
         [
             (
@@ -216,12 +225,17 @@ def main():
     """Prints a table for each pair of tolerances."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--torch-python", default=os.environ.get("KERAS_NODE_TORCH_PYTHON")
+        "--torch-python",
+        default=os.environ.get("KERAS_NODE_TORCH_PYTHON", sys.executable),
+        help="interpreter with torch and torchdiffeq",
     )
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     for tolerances in TOLERANCES:
-        results = measure(tolerances, options.torch_python, options.rounds)
+        try:
+            results = measure(tolerances, options.torch_python, options.rounds)
+        except RuntimeError as error:
+            sys.exit(str(error))
         print_results(tolerances, results)
 
 

@@ -83,7 +83,9 @@ def measure_elsewhere(options, adjoint, steps):
     )
     if answer.returncode:
         sys.exit(answer.stderr)
-    return float(answer.stdout.splitlines()[-1])
+    megabytes = float(answer.stdout.splitlines()[-1])
+    print(f"{adjoint}, {steps} steps: {megabytes:.1f} MB", file=sys.stderr)
+    return megabytes
 
 
 def main():

@@ -23,9 +23,9 @@ def require(is_forced):
         key=lambda pair: pair[1],
     )
     sys.exit(
-        f"Other processes take {busy:.2f} of a core (at most {BUSY}), "
-        f"{name} {share:.2f} of it: ratios would say nothing. End them, or use "
-        "--force."
+        f"Other processes keep {busy:.2f} cores busy (at most {BUSY}), "
+        f"{name} {share:.2f} of them: ratios would say nothing. End them, or "
+        "use --force."
     )
 
 
@@ -59,7 +59,7 @@ class Watch:
         self.share = seconds / (time.monotonic() - self._start)
 
     def __str__(self):
-        return f"since other processes took {self.share:.2f} of a core"
+        return f"since other processes kept {self.share:.2f} cores busy"
 
 
 def _seconds_of_others():

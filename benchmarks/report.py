@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 import growth
+import latent_step
 import rows
 import timing
 
@@ -56,7 +57,7 @@ def ours(results):
 def print_row(row, results):
     """Prints all that is known of a row."""
     peer = best_peer(results)
-    baseline = results[peer]["median"] if peer else float("nan")
+    baseline = results[peer]["median"] if peer else None
     timing.print_table(
         row.title,
         DETAILS,
@@ -65,7 +66,7 @@ def print_row(row, results):
                 name,
                 f"{1e3 * result['median']:.2f}",
                 f"{1e3 * result['best']:.2f}",
-                f"{result['median'] / baseline:.2f}",
+                f"{result['median'] / baseline:.2f}" if peer else "",
                 _nfe(result),
                 f"{result['error']:.1e}" if "error" in result else "",
                 f"{result['setup_seconds']:.1f}",
@@ -205,13 +206,31 @@ def draw(results, path):
     pictures.save(figure, path)
 
 
+def missing(results):
+    """Yields what the documentation's table still lacks."""
+    for row in rows.ROWS:
+        if row.workload not in results["rows"]:
+            yield row.workload
+        elif best_peer(results["rows"][row.workload]) is None:
+            yield f"a peer of {row.workload}"
+    for tolerances in latent_step.TOLERANCES:
+        name = latent_step.name_of(tolerances)
+        if name not in results["latent"]:
+            yield f"the latent ODE, {name}"
+    for name in growth.CURVES:
+        if name not in results["curves"]:
+            yield f"the curve over {name}"
+
+
 def write(results):
     """Writes `docs/benchmarks.md`, its picture and its log."""
-    lines = [
-        table_row(row, results["rows"][row.workload])
-        for row in rows.ROWS
-        if row.workload in results["rows"]
-    ]
+    lacks = list(missing(results))
+    if lacks:
+        sys.exit(
+            "--write needs every row and curve, with a peer for each row. "
+            f"Missing: {'; '.join(lacks)}. Nothing was written."
+        )
+    lines = [table_row(row, results["rows"][row.workload]) for row in rows.ROWS]
     lines += latent_rows(results["latent"])
     text = TEXT.format(
         table=markdown(HEADER, lines),

@@ -44,8 +44,10 @@ def append(path, row):
 def record(path, rows):
     """Writes a log anew, each row as it comes, and prints it."""
     path.unlink(missing_ok=True)
-    for row in rows:
+    for number, row in enumerate(rows):
         append(path, row)
+        if number == 0:
+            print(*row, sep="  ")
         print(*row.values(), sep="  ", flush=True)
 
 

@@ -86,10 +86,11 @@ def compare(end_time):
         gap = np.linalg.norm(found - exact_gradient)
         gap /= np.linalg.norm(exact_gradient)
         rows[name] = int(counts), milliseconds, float(error), float(gap)
+        shown = f"{error:10.1e}{gap:13.1e}"
+        if not np.isfinite(error):
+            shown = f"{'failed':>10}{'none':>13}"
         print(
-            f"{name:14}{int(counts):12,}{milliseconds:10.0f}"
-            f"{error:10.1e}{gap:13.1e}",
-            flush=True,
+            f"{name:14}{int(counts):12,}{milliseconds:10.0f}{shown}", flush=True
         )
     return rows
 
