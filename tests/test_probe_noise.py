@@ -78,6 +78,22 @@ def test_a_tape_on_the_weights_is_training_outside_of_fit():
     np.testing.assert_allclose(quiet, first, rtol=1e-5)
 
 
+@pytest.mark.parametrize("jit_compile", [None, False, True])
+def test_a_density_under_a_tape_on_the_weights_is_estimated_anew(jit_compile):
+    """One probe for ever would be learnt by heart."""
+    model = flow()
+    model.log_prob(X)
+
+    def loss(training=None):
+        with tf.GradientTape():
+            return tf.reduce_mean(model.log_prob(X, training=training))
+
+    if jit_compile is not None:
+        loss = tf.function(loss, jit_compile=jit_compile)
+    assert abs(float(loss()) - float(loss())) > 1e-4
+    assert float(loss(training=False)) == float(loss(training=False))
+
+
 def test_training_goes_on_with_the_noise_of_an_unbroken_run(tmp_path):
     unbroken = flow()
     unbroken(X, training=True)

@@ -47,7 +47,7 @@ def write_flow(flow, path, options=None):
     # With `*condition`, TensorFlow would number the names of the inputs.
     def log_prob(x, condition=None):
         x, condition, _ = checked(x, x_spec.shape, condition)
-        return {"log_prob": flow.log_prob(x, condition)}
+        return {"log_prob": flow.log_prob(x, condition, training=False)}
 
     def sample(num_samples, condition=None):
         num_samples, condition, _ = checked(num_samples, None, condition)

@@ -262,14 +262,16 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         # Keras sums over replicas, each with its share of the batch.
         return total / tf.distribute.get_strategy().num_replicas_in_sync
 
-    def log_prob(self, x, condition=None):
+    def log_prob(self, x, condition=None, training=None):
         """Returns the log-density in nats, `(...)`.
 
         Args:
             x: Float tensor `(..., event)`.
             condition: Float tensor `(..., features)`, if the density has one.
+            training: Boolean, whether an estimated trace draws new noise;
+                with `None` (default) if a tape watches the weights.
         """
-        return self._log_prob(x, condition, False)
+        return self._log_prob(x, condition, training)
 
     def sample(self, sample_shape=(), condition=None, seed=None):
         """Returns samples, `(*sample_shape, event)`.
