@@ -430,3 +430,27 @@ def test_failed_solve_names_the_argument_to_change():
     layer = keras_node.ODELayer(decay, (0.0, 50.0), solver=solver)
     with pytest.raises(tf.errors.InvalidArgumentError, match="max_num_steps"):
         layer(np.ones((2, 1), "float32"))
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve"])
+def test_a_layer_within_the_dynamics_of_another_trains(adjoint):
+    inner = keras_node.ODELayer(keras.layers.Dense(2, "tanh"), solver="rk4")
+    outer = keras_node.ODELayer(inner, solver=solvers.RK4(0.1), adjoint=adjoint)
+    model = keras.Sequential([keras.Input((2,)), outer])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x = random_normal(8, 2)
+
+    def gradient(adjoint):
+        outer.adjoint = adjoints.get(adjoint)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x) ** 2)
+        return tape.gradient(loss, inner.trainable_variables[0].value)
+
+    exact = gradient("direct")
+    tolerance = 1e-2 if adjoint == "backsolve" else 1e-5  # The steps' error.
+    np.testing.assert_allclose(gradient(adjoint), exact, rtol=tolerance)
+    before = model.get_weights()[0]
+    logs = model.fit(x, x, verbose=0).history
+    assert np.any(model.get_weights()[0] != before)
+    # Ten steps of RK4; what each evaluation solves within is not counted.
+    assert logs[f"{outer.name}_nfe"] == [40.0]

@@ -3,12 +3,19 @@
 import keras
 import tensorflow as tf
 
+from keras_node.common.nested_solves import is_within_dynamics
+
 
 class NFE(keras.metrics.Mean):
-    """The mean number of function evaluations (NFE) of a solve."""
+    """The mean number of function evaluations (NFE) of a solve.
+
+    A solve within the dynamics of another is not counted.
+    """
 
     def update_state(self, num_evaluations, sample_weight=None):
         """Counts a solve; with per-sample clocks, the mean over the batch."""
+        if is_within_dynamics():
+            return
         super().update_state(_mean(num_evaluations), sample_weight)
 
     def add(self, num_evaluations):
@@ -36,6 +43,8 @@ class Largest(keras.metrics.Metric):
         )
 
     def update_state(self, value, sample_weight=None):
+        if is_within_dynamics():
+            return
         value = keras.ops.cast(value, self.largest.dtype)
         self.largest.assign(keras.ops.maximum(self.largest, value))
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_node.common import tf_internals
 from keras_node.common.held_layers import reachable_layers
+from keras_node.common.nested_solves import within_dynamics
 from keras_node.common.state import flat_ode_fn, solved_dtype
 from keras_node.dynamics import derivative_checks, inlining
 from keras_node.dynamics.gradient_sources import (
@@ -299,7 +300,11 @@ def _concrete(flat, holder, t_shape, state, reads):
 
     def call(t, leaves):
         graph = tf.compat.v1.get_default_graph()
-        with tf.variable_creator_scope(_interrupt), reads.moved_out_of(graph):
+        with (
+            tf.variable_creator_scope(_interrupt),
+            reads.moved_out_of(graph),
+            within_dynamics(),
+        ):
             return flat(t, leaves)
 
     def trace():

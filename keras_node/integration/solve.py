@@ -9,6 +9,7 @@ from keras_node import adjoints, solvers
 from keras_node.adjoints.base import Problem
 from keras_node.common import tf_internals
 from keras_node.common.conversion import as_tensor
+from keras_node.common.nested_solves import is_within_dynamics
 from keras_node.common.state import widen
 from keras_node.dynamics import traced_events, traced_field
 from keras_node.dynamics.vector_field import VectorField
@@ -167,6 +168,8 @@ def solve(
     clock = _clock_of(
         times, jump_times, events, solver, adjoint, leaves, times_are_data
     )
+    if is_within_dynamics():
+        on_backward = on_drift = None
     is_debugged = _is_debugged(solver, adjoint)
     if is_debugged and tf_internals.are_recording():
         adjoint = adjoints.DirectAdjoint()
