@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_node
 from keras_node.dynamics import traced_field
 
 
@@ -117,3 +118,12 @@ def test_noise_in_dynamics_is_refused():
     seed = keras.random.SeedGenerator(0)
     with pytest.raises(ValueError, match="draw noise"):
         trace(lambda t, y: y + keras.random.normal((2,), seed=seed))
+
+
+def test_a_python_condition_on_the_state_says_what_to_take():
+    def dynamics(t, y):
+        return -y if t < 0.5 else -2.0 * y
+
+    with pytest.raises(tf.errors.OperatorNotAllowedInGraphError) as caught:
+        keras_node.odeint(dynamics, tf.ones(1), (0.0, 1.0))
+    assert "`tf.where`" in "".join(caught.value.__notes__)

@@ -305,7 +305,7 @@ def _concrete(flat, holder, t_shape, state, reads):
             reads.moved_out_of(graph),
             within_dynamics(),
         ):
-            return flat(t, leaves)
+            return _explaining_booleans(flat, t, leaves)
 
     def trace():
         function = tf.function(call, autograph=False)
@@ -327,6 +327,18 @@ def _concrete(flat, holder, t_shape, state, reads):
             "called. Create them once, outside the dynamics. Received: "
             f"dynamics that make {error}"
         ) from error
+
+
+def _explaining_booleans(flat, t, leaves):
+    try:
+        return flat(t, leaves)
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        error.add_note(
+            "The dynamics are traced once for each solve, also eagerly: a "
+            "Python `if`, `while` or `and` sees no values of `t` and `y`. Use "
+            "`tf.where` or `tf.cond`, and `jump_times` for a switch in time."
+        )
+        raise
 
 
 class _MakesWeights(Exception):
