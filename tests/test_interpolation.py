@@ -206,6 +206,24 @@ def test_paths_are_inputs_of_dynamics_in_graphs(jit_compile):
     np.testing.assert_allclose(gradient[0, :, 0], weights, rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_path_and_its_gradient_are_the_same_under_xla(kind):
+    values = tf.constant(_values())
+
+    def square(values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            end = _make(kind, TIMES, values)(tf.constant(0.7, tf.float64))
+        return end, tape.gradient(end, values, output_gradients=end)
+
+    for found, expected in zip(
+        tf.function(square, jit_compile=True)(values),
+        square(values),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_a_path_of_each_samples_own_times_is_integrated_exactly():
     values = _values(channels=1)
     times = np.stack([TIMES, 0.5 * TIMES])
