@@ -97,3 +97,11 @@ def test_what_wakes_from_rest_is_seen():
     )
     expected = 5.0 * 0.05 * np.sqrt(np.pi)
     np.testing.assert_allclose(results.states[-1], expected, rtol=5e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_state_that_stays_zero_needs_no_absolute_tolerance(dtype):
+    solver = solvers.Tsit5(rtol=1e-4, atol=0.0)
+    y0 = tf.constant([0.0, 1.0], dtype)
+    end = keras_node.odeint(lambda t, y: -y, y0, (0.0, 1.0), solver).states[-1]
+    np.testing.assert_allclose(end, [0.0, np.exp(-1.0)], rtol=1e-4)

@@ -20,25 +20,29 @@ _LEAST_EPSILONS = 4.0
 
 
 def error_scale(rtol, atol, y0, y1):
-    """Returns the error that a step may make, elementwise."""
+    """Returns the error that a step may make, elementwise; never zero."""
     return [
-        _as(a.dtype, atol)
-        + _at_least_rounding(a.dtype, rtol) * tf.maximum(tf.abs(a), tf.abs(b))
+        _at_least(_smallest(a.dtype), atol, a.dtype)
+        + _at_least(_rounding(a.dtype), rtol, a.dtype)
+        * tf.maximum(tf.abs(a), tf.abs(b))
         for a, b in zip(y0, y1, strict=True)
     ]
 
 
-def _as(dtype, tolerance):
-    # `tf.cast` would read Python floats as float32.
-    is_variable = isinstance(tolerance, tf.Variable)
-    return tf.cast(tolerance, dtype) if is_variable else tolerance
+def _smallest(dtype):
+    # With `atol=0` a state that stays zero would have an error of 0 / 0.
+    return float(np.finfo(dtype.as_numpy_dtype).tiny) ** 0.5
 
 
-def _at_least_rounding(dtype, rtol):
-    floor = _LEAST_EPSILONS * float(np.finfo(dtype.as_numpy_dtype).eps)
-    if isinstance(rtol, tf.Variable):
-        return tf.maximum(_as(dtype, rtol), floor)
-    return max(rtol, floor)
+def _rounding(dtype):
+    return _LEAST_EPSILONS * float(np.finfo(dtype.as_numpy_dtype).eps)
+
+
+def _at_least(floor, tolerance, dtype):
+    if isinstance(tolerance, tf.Variable):
+        # `tf.cast` would read Python floats as float32.
+        return tf.maximum(tf.cast(tolerance, dtype), floor)
+    return max(tolerance, floor)
 
 
 def error_ratio(tableau, increments, scale, norm):
