@@ -91,7 +91,9 @@ def test_a_density_under_a_tape_on_the_weights_is_estimated_anew(jit_compile):
     if jit_compile is not None:
         loss = tf.function(loss, jit_compile=jit_compile)
     assert abs(float(loss()) - float(loss())) > 1e-4
-    assert float(loss(training=False)) == float(loss(training=False))
+    fixed = [float(loss(training=False)) for _ in range(2)]
+    # The first is solved as it comes, the second by a graph.
+    np.testing.assert_allclose(*fixed, rtol=1e-5)
 
 
 def test_training_goes_on_with_the_noise_of_an_unbroken_run(tmp_path):
