@@ -135,7 +135,8 @@ def parse_arguments():
     )
     names = [row.workload for row in rows.ROWS]
     parser.add_argument("--rows", nargs="*", choices=names, default=names)
-    parser.add_argument("--curves", nargs="*", default=list(growth.CURVES))
+    curves = list(growth.CURVES)
+    parser.add_argument("--curves", nargs="*", choices=curves, default=curves)
     parser.add_argument("--no-latent", dest="latent", action="store_false")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--repetitions", type=int, default=3)
