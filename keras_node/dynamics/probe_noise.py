@@ -44,12 +44,17 @@ def key_of(seeds, training, weights):
     if seeds is None:
         return tf.zeros([], tf.int32)
     if training is None:
-        training = tf_internals.is_watched(
-            [tf.convert_to_tensor(weight) for weight in weights]
-        )
+        training = are_watched(weights)
     if not training:
         return tf.zeros([], tf.int32)
     return tf.reduce_sum(tf.cast(seeds.next(), tf.int32))
+
+
+def are_watched(weights):
+    """Whether a tape watches any of these variables."""
+    return tf_internals.is_watched(
+        [tf.convert_to_tensor(weight) for weight in weights]
+    )
 
 
 def sample_like(y, count, distribution, seed, key):

@@ -10,6 +10,7 @@ from keras_node.common import keras_internals, tfp_variables, unsupervised
 from keras_node.common.arguments import is_integer
 from keras_node.common.conversion import as_floats
 from keras_node.common.random_numbers import Seeds
+from keras_node.dynamics.probe_noise import are_watched
 from keras_node.flows import building, checks, export
 from keras_node.flows.bijector_kwargs import (
     call_options,
@@ -268,9 +269,13 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         Args:
             x: Float tensor `(..., event)`.
             condition: Float tensor `(..., features)`, if the density has one.
-            training: Boolean, whether an estimated trace draws new noise;
-                with `None` (default) if a tape watches the weights.
+            training: Boolean: training estimates the trace as `fit` does,
+                with new noise, else it is that of evaluation. `None` (default)
+                counts as training if a tape watches the weights.
         """
+        if training is None:
+            self._options(condition, False)  # Builds.
+            training = are_watched(self.trainable_variables)
         return self._log_prob(x, condition, training)
 
     def sample(self, sample_shape=(), condition=None, seed=None):
