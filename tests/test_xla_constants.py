@@ -106,6 +106,8 @@ def compile_time_constants(function, inputs):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_no_argument_of_a_training_step_is_a_constant_of_it(name):
+    # Of other weights nine steps may not reach the end.
+    keras.utils.set_random_seed(0)
     make, shape = MODELS[name]
     inputs = tf.random.stateless_normal(shape, [1, 2])
     model = make()
