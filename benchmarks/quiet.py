@@ -1,4 +1,4 @@
-"""Whether other processes take part of the machine; needs psutil."""
+"""The load of other processes on this machine; needs psutil."""
 
 import os
 import sys
@@ -57,9 +57,6 @@ class Watch:
     def __exit__(self, *error):
         seconds = _seconds_of_others() - self._seconds
         self.share = seconds / (time.monotonic() - self._start)
-
-    def __str__(self):
-        return f"since other processes kept {self.share:.2f} cores busy"
 
 
 def _seconds_of_others():

@@ -176,7 +176,11 @@ def main():
         if result is None:
             return None
         if watch.share > quiet.BUSY and not options.force:
-            print(f"\nNot kept, {watch}: run this again.", end="")
+            print(
+                f"\nNot kept, since other processes kept {watch.share:.2f} "
+                "cores busy: run this again.",
+                end="",
+            )
             return result
         results[kind][name] = result
         path.write_text(json.dumps(results, indent=1))

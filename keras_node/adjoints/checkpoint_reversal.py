@@ -13,10 +13,7 @@ from keras_node.adjoints.result_cotangents import (
 from keras_node.adjoints.step_gradient import StepGradient
 from keras_node.adjoints.taken_steps import TakenSteps
 from keras_node.adjoints.taped_step_gradient import TapedStepGradient
-from keras_node.solvers import (
-    clocks,
-    landing,
-)
+from keras_node.solvers import clocks, landing
 
 
 class _Carry(typing.NamedTuple):

@@ -1,4 +1,4 @@
-"""Whether a solve is part of the dynamics of another."""
+"""A mark on dynamics that a solve is tracing, for the solves within them."""
 
 import contextlib
 import threading
