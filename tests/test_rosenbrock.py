@@ -491,6 +491,35 @@ def test_a_gradient_of_dynamics_that_concatenate_compiles():
     np.testing.assert_allclose(compiled(x), gradient(x), rtol=1e-4)
 
 
+def test_a_nested_state_of_unknown_batch_is_differentiated_under_xla():
+    def f(t, y):
+        return {"a": y["b"][:, :1] - 3.0 * y["a"], "b": -y["b"]}
+
+    def gradient(a, b):
+        with tf.GradientTape() as tape:
+            tape.watch(a)
+            states = keras_node.odeint(
+                f,
+                {"a": a, "b": b},
+                (0.0, 1.0),
+                Rosenbrock23(rtol=1e-6, atol=1e-8),
+                "direct",
+            ).states
+            end = tf.reduce_sum(states["a"][-1])
+        return tape.gradient(end, a)
+
+    compiled = tf.function(
+        gradient,
+        input_signature=[tf.TensorSpec([None, n], tf.float64) for n in (1, 2)],
+        autograph=False,
+        jit_compile=True,
+    )
+    a, b = (tf.ones([4, n], tf.float64) for n in (1, 2))
+    np.testing.assert_allclose(
+        compiled(a, b), np.full((4, 1), np.exp(-3.0)), rtol=1e-3
+    )
+
+
 def test_backsolve_is_refused():
     with pytest.raises(ValueError, match="no Jacobian is taken"):
         keras_node.odeint(_smooth, POINT[0], (0.0, 1.0), "rodas5p", "backsolve")

@@ -1,5 +1,6 @@
 """Jacobians of dynamics, for methods whose steps solve linear systems."""
 
+import itertools
 import typing
 
 import tensorflow as tf
@@ -64,8 +65,16 @@ class Vectors:
         )
 
     def unpack(self, vectors):
-        """Undoes `pack`."""
-        parts = tf.split(vectors, self._sizes, axis=-1)
+        """Undoes `pack`.
+
+        By slices: the second derivative of `tf.split` within `vectorized_map`
+        does not compile under XLA where the batch is unknown.
+        """
+        ends = itertools.accumulate(self._sizes)
+        parts = [
+            vectors[..., end - size : end]
+            for end, size in zip(ends, self._sizes, strict=True)
+        ]
         return [
             tf.cast(tf.reshape(part, [*self._batch, *shape]), dtype)
             for part, shape, dtype in zip(
