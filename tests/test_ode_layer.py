@@ -370,6 +370,12 @@ def test_bad_times_of_the_constructor_are_refused(times):
     assert "strictly increasing or strictly decreasing" in str(error.value)
 
 
+@pytest.mark.parametrize("kind", [tf.Variable, keras.Variable])
+def test_variable_times_of_the_constructor_are_refused(kind):
+    with pytest.raises(ValueError, match="are constants.*Received: times="):
+        keras_node.ODELayer(decay, times=(0.0, kind(1.0)))
+
+
 BAD_CALL_TIMES = {
     "list": [0.0, 2.0, 1.0],
     "scalar": 1.0,

@@ -207,6 +207,32 @@ def test_tensor_of_one_time_is_refused():
         odeint(decay, tf.ones([2]), float64([0.0]))
 
 
+@pytest.mark.parametrize("mode", ("eager", "function"))
+@pytest.mark.parametrize("make", (tf.Variable, keras.Variable))
+def test_gradient_reaches_a_variable_within_a_tuple_of_times(make, mode):
+    last = make(1.0, dtype="float64")
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            y = odeint(decay, float64([1.0]), (0.0, last), tight()).states[-1]
+        source = last.value if make is keras.Variable else last
+        return tape.gradient(y, source)
+
+    run = tf.function(gradient) if mode == "function" else gradient
+    np.testing.assert_allclose(run(), -np.exp(-1.0), rtol=1e-7)
+
+
+def test_a_keras_variable_may_hold_all_times():
+    times = keras.Variable([0.0, 1.0], dtype="float64")
+    y = odeint(decay, float64([1.0]), times, tight()).states[-1]
+    np.testing.assert_allclose(y, [np.exp(-1.0)], rtol=1e-7)
+
+
+def test_times_that_mix_shapes_are_refused():
+    with pytest.raises(ValueError, match="`times` must.*Received: times="):
+        odeint(decay, tf.ones([2]), (0.0, tf.zeros([3])))
+
+
 def test_times_of_integers_are_taken_as_floats():
     y = odeint(decay, float64([1.0]), (0, 1), tight()).states[-1]
     np.testing.assert_allclose(y, [np.exp(-1.0)], rtol=1e-8)

@@ -4,11 +4,21 @@ import numpy as np
 import tensorflow as tf
 
 
+def holds_tensor(times):
+    """Whether times may need a gradient: they are a tensor, or hold one."""
+    return any(tf.is_tensor(time) for time in tf.nest.flatten(times))
+
+
 def as_float64(times):
-    """Returns times in float64; `tf.cast` reads Python floats as float32."""
-    if any(tf.is_tensor(time) for time in tf.nest.flatten(times)):
-        return tf.cast(times, tf.float64)
-    return tf.convert_to_tensor(np.asarray(times, np.float64))
+    """Returns times in float64, differentiable in the tensors that they hold.
+
+    `tf.cast` reads Python floats as float32.
+    """
+    if not holds_tensor(times):
+        return tf.convert_to_tensor(np.asarray(times, np.float64))
+    if isinstance(times, (list, tuple)):
+        times = tf.stack([as_float64(time) for time in times])
+    return tf.cast(times, tf.float64)
 
 
 def flat_ode_fn(ode_fn, structure, check=None):

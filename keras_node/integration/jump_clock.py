@@ -3,17 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_node.common.state import as_float64
+from keras_node.common.state import as_float64, holds_tensor
 from keras_node.solvers import pieces
 from keras_node.solvers.base import Solver
-
-
-def are_tensor(jump_times):
-    """Whether jumps may need a gradient: they are a tensor, or hold one."""
-    return any(
-        tf.is_tensor(x) or isinstance(x, tf.Variable)
-        for x in tf.nest.flatten(jump_times)
-    )
 
 
 def as_static_jumps(jump_times):
@@ -46,11 +38,9 @@ def as_jumps(jump_times, times, solver, leaves):
         ValueError: If the jumps do not fit the solve.
     """
     _check_support(solver, leaves)
-    if not are_tensor(jump_times):
+    if not holds_tensor(jump_times):
         jump_times = _as_array(jump_times)
-    elif isinstance(jump_times, (list, tuple)):
-        jump_times = tf.stack(tf.nest.map_structure(as_float64, jump_times))
-    jump_times = tf.cast(jump_times, tf.float64)
+    jump_times = as_float64(jump_times)
     if jump_times.shape.rank not in (1, 2):
         _raise_shape(jump_times)
     if jump_times.shape.rank == 2:

@@ -10,7 +10,7 @@ from keras_node.adjoints.base import Problem
 from keras_node.common import tf_internals
 from keras_node.common.conversion import as_tensor
 from keras_node.common.nested_solves import is_within_dynamics
-from keras_node.common.state import widen
+from keras_node.common.state import holds_tensor, widen
 from keras_node.dynamics import traced_events, traced_field
 from keras_node.dynamics.vector_field import VectorField
 from keras_node.events import as_list
@@ -37,8 +37,8 @@ def odeint(
 
     Solves `dy/dt = f(t, y)`, `y(times[0]) = initial_state`, and returns `y`
     at each of `times`. The gradient flows to the initial state, to `times` if
-    it is a tensor, to every trainable variable that `dynamics` uses, and to
-    every float tensor that it closes over.
+    it is a tensor or holds some, to every trainable variable that `dynamics`
+    uses, and to every float tensor that it closes over.
 
     Python runs `dynamics` once for each solve, as in a `tf.function`: what it
     reads then holds for the whole solve and its gradient. Eagerly, equal solves
@@ -217,13 +217,13 @@ class _Clock(typing.NamedTuple):
 
 
 def _clock_of(times, jump_times, events, solver, adjoint, leaves, are_data):
-    varies = tf.is_tensor(times) or isinstance(times, tf.Variable)
+    varies = holds_tensor(times)
     times = requested_times.as_clock(times, solver, leaves, are_data)
     if are_data:
         times = tf.stop_gradient(times)
     jumps = rows = None
     if jump_times is not None:
-        varies |= jump_clock.are_tensor(jump_times)
+        varies |= holds_tensor(jump_times)
         times, jumps = jump_clock.as_jumps(jump_times, times, solver, leaves)
     if events:
         times, jumps = event_clock.with_clocks(events, times, jumps, leaves)

@@ -2,10 +2,12 @@
 
 import warnings
 
+import keras
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
+from keras_node.common.state import as_float64, holds_tensor
 from keras_node.solvers.base import Solver
 
 # The largest rounding of time allowed, as a share of the time from first to
@@ -17,8 +19,16 @@ def as_static_times(times):
     """Returns times known beforehand as a tuple of floats.
 
     Raises:
-        ValueError: If they are not 1-D and strictly monotonic.
+        ValueError: If they are not 1-D and strictly monotonic, or hold a
+            variable, whose changes they would not follow.
     """
+    if any(map(_is_variable, tf.nest.flatten(times))):
+        raise ValueError(
+            "`times` of a layer are constants. Give times that change, or "
+            "that need a gradient, to the call of an `ODELayer`, "
+            "`layer(x, times=tf.stack([0.0, end]))`, or to `odeint`. "
+            f"Received: times={times}"
+        )
     try:
         array = np.asarray(times, dtype=np.float64)
     except (OverflowError, TypeError, ValueError):
@@ -54,9 +64,8 @@ def as_clock(times, solver, leaves, are_sorted=False):
         are_sorted: Whether the caller has sorted `times`, a tensor in which
             neighbours may then be equal.
     """
-    if isinstance(times, tf.Variable):
-        times = tf.convert_to_tensor(times)
-    if tf.is_tensor(times):
+    if holds_tensor(times):
+        times = _as_tensor(times)
         _check_shape(times.shape, times, solver, leaves)
         times = times if are_sorted else _assert_monotonic(times)
         times = tf.cast(times, tf.float64)
@@ -128,6 +137,20 @@ def _assert_monotonic(times):
     )
     with tf.control_dependencies([assertion]):
         return tf.identity(times)
+
+
+def _is_variable(time):
+    return isinstance(time, (tf.Variable, keras.Variable))
+
+
+def _as_tensor(times):
+    """Returns times that are a tensor or variable, or a list with some."""
+    if tf.is_tensor(times):
+        return tf.convert_to_tensor(times)
+    try:
+        return as_float64(times)
+    except (TypeError, ValueError, tf.errors.OpError):
+        _raise_times(times)
 
 
 def _as_array(times):
