@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow_probability as tfp
 from support import zoo
 
 import keras_node
@@ -208,6 +209,35 @@ def test_what_a_python_function_reads_is_seen():
     after = _use("reconstruct", model)
     assert np.any(after != before)
     np.testing.assert_allclose(after, model(DATA), atol=1e-6)
+
+
+def test_what_a_lambda_layer_reads_is_seen():
+    options = {"gain": 1.0}
+    model = _model(decoder=keras.layers.Lambda(lambda z: options["gain"] * z))
+    before = _use("reconstruct", model)
+    options["gain"] = 2.0
+    np.testing.assert_allclose(_use("reconstruct", model), 2.0 * before)
+
+
+def test_another_prior_is_that_of_unobserved_series_at_once():
+    model = _model()
+    unseen = {**DATA, "mask": np.zeros(DATA["values"].shape, bool)}
+    assert np.all(model.encode(**unseen).mean() == 0.0)
+    model.prior = tfp.distributions.MultivariateNormalDiag([5.0, 5.0])
+    np.testing.assert_array_equal(
+        model.encode(**unseen).mean(), [[5.0, 5.0]] * 4
+    )
+
+
+def test_another_initial_time_is_used_at_once():
+    model = _model(encoder="rnn")
+    before = _use("encode", model)
+    model.initial_time = -5.0
+    after = _use("encode", model)
+    assert np.any(after != before)
+    np.testing.assert_array_equal(
+        after, model._process.posterior(model._observe(DATA)).mean()
+    )
 
 
 @pytest.mark.parametrize("use", ["encode", "elbo"])

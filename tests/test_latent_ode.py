@@ -409,6 +409,19 @@ def test_fit_takes_datasets_targets_and_validation_data(model):
     np.testing.assert_allclose(prediction, expected, atol=1e-4)
 
 
+def test_each_sample_has_the_same_weight_in_a_metric(model):
+    values = (
+        _values(batch=5) * np.array([1.0, 1.0, 1.0, 1.0, 9.0])[:, None, None]
+    )
+    data = {"values": values.astype("float32"), "times": TIMES}
+    logs = [
+        model.evaluate(data, batch_size=size, verbose=0, return_dict=True)
+        for size in (5, 4)
+    ]
+    # The only one without samples of the posterior.
+    np.testing.assert_allclose(logs[1]["kl"], logs[0]["kl"], rtol=1e-5)
+
+
 def test_kl_weight_may_follow_a_schedule():
     model = keras_node.LatentODE(2, 2, solver="euler")
     schedule = keras.optimizers.schedules.PolynomialDecay(0.0, 10, 1.0)

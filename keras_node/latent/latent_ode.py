@@ -406,7 +406,13 @@ class LatentODE(Solving, VariationalModel):
             self._process.posterior_parameters,
             observed,
             training,
-            layers=[self.encoder, self._posterior_head, *self._prior_layers],
+            reads=[
+                self.encoder,
+                self._posterior_head,
+                self.initial_time,
+                self.prior,
+                *self._prior_layers,
+            ],
         )
         return tfp.distributions.MultivariateNormalDiag(*parameters)
 

@@ -10,7 +10,7 @@ from keras_node.adjoints import Adjoint
 from keras_node.common.keras_internals import flatten_layers
 
 # Attributes that may be Python functions, which may read anything.
-_FUNCTIONS = ("dynamics", "make_distribution")
+_FUNCTIONS = ("dynamics", "function", "make_distribution")
 _PLAIN = (bool, bytes, complex, float, int, str)
 
 
@@ -28,46 +28,47 @@ class KeptGraphs:
         self._functions = {}
         self._noted = {}
 
-    def run(self, function, layers, *args):
+    def run(self, function, reads, *args):
         """Calls a method, as a graph if possible.
 
         Args:
             function: Bound method.
-            layers: List of the Keras layers that it reads.
+            reads: List of what it reads: Keras layers and other objects.
             *args: Its arguments, nested structures with tensors.
         """
-        if any(_calls_python(layer) for layer in _flatten(layers)):
+        if any(_calls_python(layer) for layer in _flatten(reads)):
             return function(*args)
         ranks = [getattr(leaf, "ndim", None) for leaf in tf.nest.flatten(args)]
         # A graph that is traced with two ranks knows neither.
         key = (function.__name__, *ranks)
-        if not self.is_current(key, layers):
+        if not self.is_current(key, reads):
             self._functions[key] = tf.function(
                 function, autograph=False, reduce_retracing=True
             )
         result = self._functions[key](*args)
-        self.note(key, layers)
+        self.note(key, reads)
         return result
 
-    def is_current(self, key, layers):
-        """Whether layers are as they were when `key` was noted.
+    def is_current(self, key, reads):
+        """Whether what a graph reads is as it was when `key` was noted.
 
         Args:
             key: Hashable that identifies the graph.
-            layers: List of Keras layers.
+            reads: As in `run`.
         """
         noted = self._noted.get(key)
-        return noted is not None and _are_same(noted, _attributes(layers))
+        return noted is not None and _are_same(noted, _attributes(reads))
 
-    def note(self, key, layers):
-        """Notes the layers of a graph, to be called after it is traced.
+    def note(self, key, reads):
+        """Notes what a graph reads, to be called after it is traced.
 
         Layers may set attributes in their first call.
         """
-        self._noted[key] = _attributes(layers)
+        self._noted[key] = _attributes(reads)
 
 
-def _flatten(layers):
+def _flatten(reads):
+    layers = [read for read in reads if isinstance(read, keras.layers.Layer)]
     return [inner for layer in layers for inner in flatten_layers(layer)]
 
 
@@ -76,11 +77,15 @@ def _calls_python(layer):
     return not all(isinstance(f, keras.layers.Layer) for f in functions)
 
 
-def _attributes(layers):
-    """Returns the values of layers' attributes, except Keras's own records."""
-    return [
+def _attributes(reads):
+    """Returns the objects that are no layers, and the layers' attributes.
+
+    Without Keras's own records.
+    """
+    others = [x for x in reads if not isinstance(x, keras.layers.Layer)]
+    return others + [
         leaf
-        for layer in _flatten(layers)
+        for layer in _flatten(reads)
         for name, value in vars(layer).items()
         if name not in _names_of_keras() and not name.startswith("_self_")
         for leaf in _leaves(value)

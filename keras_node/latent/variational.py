@@ -226,17 +226,17 @@ class VariationalModel(unsupervised.UnsupervisedModel):
             self.seed(seed),
         )
 
-    def run(self, function, *args, layers=None):
+    def run(self, function, *args, reads=None):
         """Calls a method; if eager, as one graph, see `KeptGraphs`.
 
         Args:
             function: Bound method.
             *args: Its arguments.
-            layers: List of the layers that it uses. Default `None`, all.
+            reads: List of what it reads. Default `None`, the model.
         """
         if not tf.executing_eagerly():
             return function(*args)
-        return self._kept.run(function, layers or [self], *args)
+        return self._kept.run(function, reads or [self], *args)
 
     def make_train_function(self, force=False):
         is_current = self._kept.is_current("train", [self])
@@ -266,9 +266,14 @@ class VariationalModel(unsupervised.UnsupervisedModel):
         loss = tf.cast(kl_weight, kl.dtype) * kl - log_likelihood
         if training and self.losses:
             loss += tf.add_n([tf.cast(v, loss.dtype) for v in self.losses])
-        self._loss.update_state(loss)
-        self._log_likelihood.update_state(log_likelihood)
-        self._kl.update_state(kl)
+        # As Keras weights the batches of an epoch.
+        size = tf.shape(terms.kl)[0]
+        for metric, mean in (
+            (self._loss, loss),
+            (self._log_likelihood, log_likelihood),
+            (self._kl, kl),
+        ):
+            metric.update_state(mean, sample_weight=size)
         if self._rmse is not None:
             self._rmse.update_state(terms.values, terms.means, terms.mask)
         self._nfe.update_state(terms.num_evaluations)
