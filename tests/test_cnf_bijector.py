@@ -454,6 +454,46 @@ def test_a_tape_sees_what_was_computed_before_it(chained):
         np.testing.assert_allclose(remembered, fresh)
 
 
+@pytest.mark.parametrize("kind", ["frozen", "no weights", "nested tapes"])
+def test_a_tape_differentiates_the_density_of_an_earlier_sample(kind):
+    flow = _flow((lambda t, y: -y) if kind == "no weights" else _network())
+    distribution = tfd.TransformedDistribution(_normal(), flow)
+    sample = distribution.sample(3)
+    flow.trainable = kind != "frozen"
+    with tf.GradientTape() as outer:
+        outer.watch(sample)
+        before = distribution.log_prob(sample)
+        with tf.GradientTape() as tape:
+            tape.watch(sample)
+            log_prob = distribution.log_prob(sample)
+        score = tape.gradient(log_prob, sample)
+    np.testing.assert_allclose(outer.gradient(before, sample), score)
+    fresh = tf.identity(sample)
+    with tf.GradientTape() as tape:
+        tape.watch(fresh)
+        log_prob = distribution.log_prob(fresh)
+    np.testing.assert_allclose(score, tape.gradient(log_prob, fresh))
+
+
+@pytest.mark.filterwarnings("ignore:The dynamics read variables")
+@pytest.mark.parametrize("what", ["solver", "tolerance", "variable"])
+def test_the_cache_forgets_what_was_computed_otherwise(what):
+    tsit5 = keras_node.solvers.Tsit5
+    rate = tf.Variable(1.0, dtype=tf.float64)
+    flow = _flow(lambda t, y: -rate * y, solver=tsit5(rtol=1e-1, atol=1e-1))
+    x = _points(3, 2)
+    before = flow.forward(x)
+    if what == "solver":
+        flow.solver = tsit5(rtol=1e-7, atol=1e-9)
+    elif what == "tolerance":
+        flow.solver.rtol = flow.solver.atol = 1e-7
+    else:
+        rate.assign(3.0)
+    after = flow.forward(x)
+    assert np.any(after != before)
+    np.testing.assert_array_equal(after, flow.forward(tf.identity(x)))
+
+
 def test_under_a_tape_a_sample_s_log_prob_costs_no_second_solve():
     distribution = tfd.TransformedDistribution(
         tfd.MultivariateNormalDiag(np.zeros(2)), _flow(_network())

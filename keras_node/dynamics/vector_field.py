@@ -45,7 +45,7 @@ class VectorField:
                 f"f(t, y).{hint} Received: {name}={dynamics!r}"
             )
         self.dynamics = dynamics
-        self._read, self._trainable = set(), {}
+        self._read = {}  # References to variables, by identity.
         self.owner = owner
         if not self._is_layer:
             self._check_signature(name)
@@ -161,16 +161,26 @@ class VectorField:
         """
         # In a stateless call they read none of their usual variables.
         for variable in traced.read_variables:
-            self._read.add(id(variable))
-            if variable.trainable:
-                self._trainable[id(variable)] = weakref.ref(variable)
+            self._read[id(variable)] = weakref.ref(variable)
 
     def trainable_variables(self):
         """Returns the trainable variables that noted traces read.
 
         Also those of a function, which no layer tracks.
         """
-        variables = [reference() for reference in self._trainable.values()]
+        return [v for v in self._variables() if v.trainable]
+
+    def other_variables(self, weights):
+        """Returns the variables that noted traces read, but for weights.
+
+        Args:
+            weights: List of Keras variables.
+        """
+        known = {i for weight in weights for i in _ids(weight)}
+        return [v for v in self._variables() if id(v) not in known]
+
+    def _variables(self):
+        variables = [reference() for reference in self._read.values()]
         return [variable for variable in variables if variable is not None]
 
     def refuse_stateful_layers(self):
@@ -259,13 +269,14 @@ class VectorField:
     def _num_functional_inputs(self):
         """Number of inputs of a Functional model that takes time, else 0.
 
-        Two are `[t, y]`, three are `[t, y, condition]`.
+        Two are `[t, y]`, three are `[t, y, condition]`; a dict is a state.
         """
         if not isinstance(self.dynamics, keras.Model) or self._takes_time:
             return 0
         inputs = getattr(self.dynamics, "inputs", None)
-        is_of_time = isinstance(inputs, (list, tuple)) and len(inputs) in (2, 3)
-        return len(inputs) if is_of_time else 0
+        if not isinstance(inputs, (list, tuple)) or len(inputs) not in (2, 3):
+            return 0
+        return 0 if isinstance(self.dynamics.input, dict) else len(inputs)
 
     def _check_signature(self, name):
         signature = _signature(self.dynamics)

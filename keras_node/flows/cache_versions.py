@@ -16,32 +16,36 @@ from keras_node.common import tf_internals
 class CacheVersion:
     """Counts the changes after which a cached value is no longer valid.
 
-    They are a changed weight, another graph, and, eagerly, another
+    They are a changed weight or option, another graph, and, eagerly, another
     `tf.GradientTape`, which cannot differentiate what was computed before it.
     """
 
     def __init__(self):
         self._count = 0
-        self._values = None
+        self._values = {}
 
-    def current(self, weights):
+    def current(self, weights, options):
         """Returns the current version, a hashable object.
 
         Args:
-            weights: List of the variables that values depend on; empty until
-                they are made, which does not count as a change.
+            weights: List of the variables that values depend on. Those that
+                are made or found later do not count as a change.
+            options: List of objects whose attributes values depend on.
         """
         if not tf.executing_eagerly():
             return id(tf.compat.v1.get_default_graph())
         if _pins.versions is None:
-            return self._find(weights)
+            return self._find(weights, options)
         if id(self) not in _pins.versions:
-            _pins.versions[id(self)] = self._find(weights)
+            _pins.versions[id(self)] = self._find(weights, options)
         return _pins.versions[id(self)]
 
-    def _find(self, weights):
-        values = _hash_of(weights) if weights else None
-        if self._values not in (None, values):
+    def _find(self, weights, options):
+        values = {id(weight): _value_of(weight) for weight in weights}
+        values |= {
+            id(option): (type(option), repr(vars(option))) for option in options
+        }
+        if not self._values.items() <= values.items():
             self._count += 1
         self._values = values
         return self._count, _tapes.count(weights)
@@ -69,15 +73,15 @@ class _Pins(threading.local):
 _pins = _Pins()
 
 
-def _hash_of(weights):
-    values = [tf.convert_to_tensor(weight).numpy() for weight in weights]
-    return hash(b"".join(value.tobytes() for value in values))
+def _value_of(weight):
+    return hash(tf.convert_to_tensor(weight).numpy().tobytes())
 
 
 class _Tapes(threading.local):
     """Counts the gradient tapes that it sees, separately in each thread.
 
-    A tape that does not watch the weights counts as new at each call.
+    Only a single tape that watches a weight, and is not persistent, can be told
+    from another one. Any other, and several, count as new at each call.
     """
 
     def __init__(self):
@@ -85,13 +89,21 @@ class _Tapes(threading.local):
         self._mark = None  # A tensor on the last tape seen.
 
     def count(self, weights):
-        trained = [weight for weight in weights if weight.trainable]
-        if not trained or not tf_internals.are_recording():
-            return self._count
-        if self._mark is None or not tf_internals.is_watched([self._mark]):
-            self._mark = tf.identity(trained[0])
+        if tf_internals.are_recording() and not self._is_known(weights):
             self._count += 1
         return self._count
+
+    def _is_known(self, weights):
+        last, self._mark = self._mark, None
+        trained = [weight for weight in weights if weight.trainable]
+        if not trained:
+            return False
+        mark = tf.identity(trained[0])
+        if tf_internals.may_want_higher_derivatives([mark]):
+            return False
+        is_known = last is not None and tf_internals.is_watched([last])
+        self._mark = last if is_known else mark
+        return is_known
 
 
 _tapes = _Tapes()

@@ -39,8 +39,8 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
 
     Like every tfp bijector, it caches what it computed for a tensor while the
     result is alive: `log_prob` of a sample costs no second solve. Unlike
-    others, it drops the cache when a weight changes and, eagerly, under a new
-    `tf.GradientTape`.
+    others, it drops the cache when the solver, the adjoint or a variable that
+    the dynamics read changes and, eagerly, under a new `tf.GradientTape`.
 
     It is also a Keras layer: a layer or model that has it as an attribute
     tracks its weights, and shows its numbers of function evaluations as the
@@ -188,10 +188,11 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         # tfp's caches, a chain's too, identify a bijector by a hash of this.
         layers = self._layers_with_weights()
         weights = [v for layer in layers for v in layer.variables]
-        return {
-            **self.parameters,
-            "version": self._cache_version.current(weights),
-        }
+        version = self._cache_version.current(
+            [*weights, *self.field.other_variables(weights)],
+            [self.solver, self.adjoint],
+        )
+        return {**self.parameters, "version": version}
 
     @property
     def regularizers(self):
