@@ -416,6 +416,54 @@ def test_jacobian_by_a_loop_is_right(transpose, adjoint, mode):
 
 
 @pytest.mark.parametrize("mode", ("eager", "function"))
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("name", ("odeint", "ODELayer", "CNFBijector"))
+def test_batch_jacobian_of_a_solve_is_right(name, adjoint, mode):
+    dynamics, _ = parameter("keras")
+    solved, _ = face(name, dynamics, adjoint)
+    solved(float64(STATE))
+
+    def compute(y):
+        with tf.GradientTape() as tape:
+            tape.watch(y)
+            end = solved(y)
+        return tape.batch_jacobian(end, y)
+
+    jacobian = MODES[mode](compute)(float64(STATE))
+    expected = np.exp(-RATE) * np.eye(STATE.shape[1])
+    np.testing.assert_allclose(
+        jacobian, np.broadcast_to(expected, jacobian.shape), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("mode", ("eager", "function"))
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_gradients_of_each_sample_are_those_of_it_alone(adjoint, mode):
+    layer = keras_node.ODELayer(
+        keras.layers.Dense(2, "tanh", dtype="float64"),
+        solver=rk4(),
+        adjoint=adjoint,
+        regularizers=["kinetic_energy"],
+        dtype="float64",
+    )
+    state = float64(STATE)
+    layer(state)
+
+    def gradient(row):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(row[None]) ** 2)
+        return tape.gradient(loss, layer.trainable_variables)
+
+    def compute(state):
+        return tf.vectorized_map(gradient, state)
+
+    found = MODES[mode](compute)(state)
+    for i in range(STATE.shape[0]):
+        for gradients, expected in zip(found, gradient(state[i]), strict=True):
+            np.testing.assert_allclose(gradients[i], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ("eager", "function"))
 @pytest.mark.parametrize("dtype", ("bfloat16", "float16", "float32"))
 def test_times_of_few_digits_are_monotonic(dtype, mode):
     def compute(times):

@@ -22,7 +22,8 @@ def require(condition, text, value):
         return condition
 
     def fail():
-        assertion = tf.raw_ops.Assert(condition=False, data=[text, value])
+        # Not `False`: `tf.vectorized_map` runs both branches.
+        assertion = tf.raw_ops.Assert(condition=condition, data=[text, value])
         with tf.control_dependencies([assertion]):
             return tf.constant(False)
 

@@ -3,18 +3,19 @@
 import keras
 import tensorflow as tf
 
-from keras_node.common.nested_solves import is_within_dynamics
+from keras_node.common.nested_solves import is_counted
 
 
 class NFE(keras.metrics.Mean):
     """The mean number of function evaluations (NFE) of a solve.
 
-    A solve within the dynamics of another is not counted.
+    A solve within the dynamics of another, or within `tf.vectorized_map`, is
+    not counted.
     """
 
     def update_state(self, num_evaluations, sample_weight=None):
         """Counts a solve; with per-sample clocks, the mean over the batch."""
-        if is_within_dynamics():
+        if not is_counted():
             return
         super().update_state(_mean(num_evaluations), sample_weight)
 
@@ -43,7 +44,7 @@ class Largest(keras.metrics.Metric):
         )
 
     def update_state(self, value, sample_weight=None):
-        if is_within_dynamics():
+        if not is_counted():
             return
         value = keras.ops.cast(value, self.largest.dtype)
         self.largest.assign(keras.ops.maximum(self.largest, value))

@@ -255,6 +255,14 @@ def in_xla():
     )
 
 
+def is_vectorized():
+    """Whether `tf.vectorized_map` or `batch_jacobian` traces its function.
+
+    It does so under this name; no public function tells.
+    """
+    return "loop_body" in tf.get_current_name_scope().split("/")
+
+
 def convert_with_autograph(function):
     """Returns a function, converted by AutoGraph where AutoGraph is on.
 

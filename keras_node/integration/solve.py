@@ -304,12 +304,11 @@ def _refuse_vectorized_map(solver, adjoint):
     """Raises if steps would be recorded under `tf.vectorized_map`.
 
     Each element would write to its own position of a list, which TensorFlow
-    cannot vectorize. The function is traced under the name `loop_body`.
+    cannot vectorize.
     """
-    is_vectorized = "loop_body" in tf.get_current_name_scope().split("/")
     is_adaptive = getattr(solver, "is_adaptive", False)
     records = not isinstance(adjoint, adjoints.BacksolveAdjoint)
-    if is_vectorized and is_adaptive and records:
+    if tf_internals.is_vectorized() and is_adaptive and records:
         raise NotImplementedError(
             "`tf.vectorized_map` cannot batch an adaptive solve whose steps "
             "are recorded for the gradient. Solve the whole batch at once with "

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_node.common.nested_solves import is_counted
 from keras_node.common.state import solved_dtype
 from keras_node.dynamics import probe_noise
 from keras_node.dynamics.linearization import Linearization
@@ -88,7 +89,8 @@ class Penalties:
             self.regularizers, self.metrics, integrals, strict=True
         ):
             value = tf.reduce_mean(tf.abs(integral))
-            metric.update_state(tf.stop_gradient(value))
+            if is_counted():
+                metric.update_state(tf.stop_gradient(value))
             loss = regularizer.weight * value
             # A model can only sum losses of one dtype.
             layer.add_loss(tf.cast(loss, keras.config.floatx()))
