@@ -156,6 +156,17 @@ def test_layer_gives_what_odeint_gives(kind):
     np.testing.assert_allclose(y, solve(f, x), rtol=5e-6, atol=5e-6)
 
 
+def test_functional_model_of_a_dict_takes_the_state():
+    x, v = (keras.Input((1,), name=name) for name in "xv")
+    negated = keras.layers.Rescaling(-1.0)(x)
+    swapped = {"x": keras.layers.Identity()(v), "v": negated}
+    pendulum = keras.Model({"x": x, "v": v}, swapped)
+    state = {"x": tf.ones((1, 1)), "v": tf.zeros((1, 1))}
+    end = keras_node.ODELayer(pendulum, solver="dopri8")(state)
+    np.testing.assert_allclose(end["x"], [[np.cos(1.0)]], atol=1e-4)
+    np.testing.assert_allclose(end["v"], [[-np.sin(1.0)]], atol=1e-4)
+
+
 @pytest.mark.parametrize("cls", [keras_node.ConcatTime, keras_node.IgnoreTime])
 def test_wrapper_takes_a_net_that_is_built_in_its_first_call(cls):
     net = NoBuild(2)

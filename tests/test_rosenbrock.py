@@ -520,6 +520,18 @@ def test_a_nested_state_of_unknown_batch_is_differentiated_under_xla():
     )
 
 
+@pytest.mark.parametrize("adjoint", ["checkpoint", "direct"])
+def test_an_empty_batch_has_a_gradient(adjoint):
+    layer = keras_node.ODELayer(
+        keras.layers.Dense(2), solver="rosenbrock23", adjoint=adjoint
+    )
+    layer.build((None, 2))
+    with tf.GradientTape() as tape:
+        y = layer(tf.zeros([0, 2]))
+    gradients = tape.gradient(y, layer.trainable_variables)
+    assert all(np.all(gradient == 0.0) for gradient in gradients)
+
+
 def test_backsolve_is_refused():
     with pytest.raises(ValueError, match="no Jacobian is taken"):
         keras_node.odeint(_smooth, POINT[0], (0.0, 1.0), "rodas5p", "backsolve")

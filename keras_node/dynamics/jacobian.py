@@ -120,7 +120,10 @@ def _jacobian(tape, slope, y):
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 
-    units = tf.eye(slope.shape[-1], dtype=slope.dtype)
+    size = slope.shape[-1]
+    if 0 in slope.shape:
+        return tf.zeros([*slope.shape, size], slope.dtype)
+    units = tf.eye(size, dtype=slope.dtype)
     if slope.shape.rank == 1:
         return tf.vectorized_map(vjp, units)
     rows = tf.vectorized_map(vjp, units[:, None] + tf.zeros_like(slope))
