@@ -195,3 +195,32 @@ def test_weights_alone_are_saved_and_loaded(tmp_path):
         np.testing.assert_allclose(
             other.predict(x, verbose=0), outputs, rtol=1e-6, atol=1e-6
         )
+
+
+def _planar():
+    dynamics = keras_node.PlanarDynamics(4)
+    layers = [keras.Input((2,)), keras_node.ODELayer(dynamics, solver="rk4")]
+    return keras.Sequential(layers), np.ones((3, 2), "float32")
+
+
+def _neural_cde():
+    shapes = {"values": (4, 2), "times": (4,)}
+    inputs = {key: keras.Input(shapes[key], name=key) for key in shapes}
+    layer = keras_node.NeuralCDE(3, solver="euler")
+    times = np.tile(np.linspace(0.0, 1.0, 4, dtype="float32"), (3, 1))
+    data = {"values": np.ones((3, 4, 2), "float32"), "times": times}
+    return keras.Model(inputs, layer(inputs)), data
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+@pytest.mark.parametrize("make", [_planar, _neural_cde])
+def test_layers_that_a_layer_has_made_may_be_quantized(make, mode, tmp_path):
+    model, x = make()
+    before = model.predict(x, verbose=0)
+    model.quantize(mode)
+    outputs = model.predict(x, verbose=0)
+    assert np.any(outputs != before)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), outputs)

@@ -17,13 +17,14 @@ from keras_node.integration.options import Solving
 from keras_node.integration.solve import solve
 from keras_node.layers import control_paths
 from keras_node.saving import configs
+from keras_node.saving.quantization import KeepsQuantization
 from keras_node.solvers import requested_times
 
 _WIDTH = 128
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class NeuralCDE(Solving, keras.layers.Layer):
+class NeuralCDE(Solving, KeepsQuantization, keras.layers.Layer):
     """A neural controlled differential equation: a recurrent network in time.
 
     A path `X` goes through the observations of a time series, and drives a
@@ -167,6 +168,10 @@ class NeuralCDE(Solving, keras.layers.Layer):
         self._field.make_weights(requested_times.t_shape(self.solver), z)
         self._field.refuse_stateful_layers()
         self._field_layers = self._field.held_layers()
+
+    def _made_layers(self):
+        network = [] if self.field is not None else self._network.layers
+        return [self._initial, *network]
 
     @property
     def _state_dtype(self):

@@ -4,10 +4,11 @@ import keras
 
 from keras_node.common.arguments import as_boolean, as_positive_integer
 from keras_node.saving import configs
+from keras_node.saving.quantization import KeepsQuantization
 
 
 @keras.saving.register_keras_serializable(package="keras_node")
-class PlanarDynamics(keras.layers.Layer):
+class PlanarDynamics(KeepsQuantization, keras.layers.Layer):
     """A sum of planar vector fields, each with a time-dependent gate.
 
         f(t, y) = sum_n s_n(t) u_n tanh(w_n . y + b_n),   s_n(t) in (0, 1)
@@ -81,6 +82,9 @@ class PlanarDynamics(keras.layers.Layer):
                 initializer=planes,
                 name="planes",
             )
+
+    def _made_layers(self):
+        return [self._hidden, self._outputs]
 
     def call(self, t, y):
         gates, u, w, b = self._parameters(t, y)
