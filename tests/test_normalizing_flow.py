@@ -237,6 +237,17 @@ def test_log_prob_of_a_sample_drawn_before_a_training_step_is_the_new_one():
     np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-5)
 
 
+def test_another_solver_is_used_at_once():
+    flow = NormalizingFlow(_cnf(), _normal())
+    flow.compile("sgd")
+    x = _data(16)
+    before = flow.predict(x, verbose=0), flow.evaluate(x, verbose=0)
+    flow.bijector.solver = keras_node.solvers.Euler(step_size=0.5)
+    after = flow.predict(x, verbose=0), flow.evaluate(x, verbose=0)
+    assert np.any(after[0] != before[0]) and after[1] != before[1]
+    np.testing.assert_allclose(after[0], flow.log_prob(x), rtol=1e-5)
+
+
 def test_data_of_numpys_dtype_are_cast():
     flow = NormalizingFlow(_cnf(), _normal())
     x = _data(4)

@@ -26,8 +26,10 @@ class DirectAdjoint(Adjoint):
     anew: its NFE counts the evaluations that it pulls back.
 
     Under XLA, which must know sizes beforehand, the stacks of the gradient
-    hold `max_num_steps` steps: set it low. Dynamics with a loop or a condition
-    in them compile only where none of their gradients needs an axis.
+    hold `max_num_steps` steps: set it low, and take the gradient within the
+    compiled function, which TensorFlow cannot carry stacks out of. Dynamics
+    with a loop or a condition in them compile only where none of their
+    gradients needs an axis.
 
     Example:
     >>> x = tf.constant([1.0])

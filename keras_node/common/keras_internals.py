@@ -1,6 +1,6 @@
 """Private functions of Keras, each with the reason for its use.
 
-As they are in Keras 3.15.
+As they are in Keras 3.8 to 3.15.
 """
 
 import keras

@@ -1,6 +1,6 @@
 """Private functions of TensorFlow for tapes, gradients and XLA.
 
-As they are in TensorFlow 2.20 and 2.21.
+As they are in TensorFlow 2.18 to 2.21.
 """
 
 import contextlib

@@ -1,12 +1,19 @@
 """`NormalizingFlow`: a density that is trained as a Keras model."""
 
+import operator
+
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import objectives
-from keras_node.common import keras_internals, tfp_variables, unsupervised
+from keras_node.common import (
+    keras_internals,
+    solving_layers,
+    tfp_variables,
+    unsupervised,
+)
 from keras_node.common.arguments import is_integer
 from keras_node.common.conversion import as_floats
 from keras_node.common.random_numbers import Seeds
@@ -102,6 +109,7 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         # Keras tracks the layers in a list, not those inside a chain.
         self._flows = tfp_variables.layers_of(self.distribution)
         checks.check_names(self._flows)
+        self._traced_options = self._solver_options()
         self._networks = []
         self._adopted = []
         self._adopt()
@@ -167,8 +175,13 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         """Makes all weights before callbacks begin; returns the data.
 
         Keras would do so in the first step, but a backup callback needs a
-        model that is built.
+        model that is built. And it would keep what it traced with a solver
+        that was replaced.
         """
+        options = self._solver_options()
+        if any(map(operator.is_not, options, self._traced_options)):
+            solving_layers.forget_traces(self)
+        self._traced_options = options
         spec = unsupervised.spec_of(x)
         if self.built or spec is None:
             return x
@@ -178,6 +191,11 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         with self.distribute_strategy.scope():
             self.build(shapes)
         return x
+
+    def _solver_options(self):
+        """Returns the solvers and the adjoints of the flows, a tuple."""
+        flows = [flow for flow in self._flows if hasattr(flow, "solver")]
+        return tuple(option for f in flows for option in (f.solver, f.adjoint))
 
     def compile(self, *args, objective="likelihood", **kwargs):
         """Does what `keras.Model.compile` does, without a loss.

@@ -7,6 +7,11 @@ from keras_node.common.nfe_metrics import Largest
 class Solving:
     """Mixin for Keras layers that solve: options that may be replaced.
 
+    The next call uses the new ones. A model of Keras keeps the functions that
+    it has traced for `fit`, `evaluate` and `predict`, as after any change of a
+    layer, until it is compiled again; a `NormalizingFlow` and a `LatentODE` see
+    the change.
+
     `supports_jit` follows the solver and the adjoint. The drift metric is that
     of the first adjoint, as Keras adds none to a layer that is built.
     """
@@ -21,7 +26,11 @@ class Solving:
 
     @property
     def solver(self):
-        """The solver, which may be replaced at any time."""
+        """The solver, which may be replaced.
+
+        A Keras model that has traced `fit` or `predict` keeps the former one:
+        compile it again, or call `model.make_predict_function(force=True)`.
+        """
         return self._solver
 
     @solver.setter
@@ -31,7 +40,7 @@ class Solving:
 
     @property
     def adjoint(self):
-        """The adjoint, which may be replaced at any time."""
+        """The adjoint, which may be replaced, as the solver."""
         return self._adjoint
 
     @adjoint.setter

@@ -16,7 +16,8 @@ class ODERNNCell(keras.layers.Layer):
 
     A gated recurrent unit updates the hidden state `h` with the observation.
     `h` then follows `dh/dt = f(h)` over the time gap, which is the last
-    feature of the input. A cell for `keras.layers.RNN`.
+    feature of the input, differentiated by `DirectAdjoint`. A cell for
+    `keras.layers.RNN`.
 
     Args:
         units: Positive integer, size of the hidden state.

@@ -39,11 +39,12 @@ class ODELayer(Solving, keras.layers.Layer):
     The numbers of function evaluations (NFE) of the forward and the backward
     pass are the metrics `<layer name>_nfe` and `<layer name>_nfe_backward`:
     `fit` shows them and `history` keeps them. The backward NFE is 0 where the
-    forward pass has kept all activations (see `CheckpointAdjoint`). With a
-    clock for each sample, the forward NFE is a mean over the batch; the
-    backward pass goes through the steps of all samples together, as many as
-    the slowest sample needs.
-    With `adjoint="backsolve"`, `<layer name>_drift` is the largest drift.
+    forward pass has kept all activations (see `CheckpointAdjoint`), and where
+    the gradient of a `tf.function` is taken outside of it. With a clock for
+    each sample, the forward NFE is a mean over the batch; the backward pass
+    goes through the steps of all samples together, as many as the slowest
+    needs. With `adjoint="backsolve"`, the metric `<layer name>_drift` is the
+    largest drift.
 
     Args:
         dynamics: The vector field `f`: a Keras layer or model of `y`; one of

@@ -16,7 +16,8 @@ class Rosenbrock23(Rosenbrock):
 
     Order 2 with an error estimate of order 3, L-stable. Three stages, first
     same as last: two evaluations, a Jacobian and a matrix per step. Dense
-    output of order 2. For loose tolerances, above about 1e-3.
+    output of order 2. For loose tolerances, above about 1e-3. A state with a
+    batch axis and others is a batch of systems, which must not interact.
 
     Args:
         **kwargs: The arguments of `Rosenbrock`; the tolerances `rtol` and
@@ -79,7 +80,9 @@ class Rodas5P(Rosenbrock):
 
     Order 5 with an embedded solution of order 4, stiffly accurate, L-stable.
     Eight stages: eight evaluations, a Jacobian and a matrix per step. Dense
-    output of order 4, made for stiff dynamics. Between about 1e-8 and 1e-2.
+    output of order 4, made for stiff dynamics. Between about 1e-8 and 1e-2. A
+    state with a batch axis and others is a batch of systems, which must not
+    interact.
 
     Args:
         **kwargs: The arguments of `Rosenbrock`; the tolerances `rtol` and
