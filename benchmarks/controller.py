@@ -187,9 +187,11 @@ def main():
     parser.add_argument(
         "--jax-python",
         default=os.environ.get("KERAS_NODE_JAX_PYTHON"),
-        help="the interpreter of an environment with diffrax",
+        help="has diffrax; without it the others run",
     )
     options = parser.parse_args()
+    if not os.path.exists(options.fields):
+        parser.error(f"no {options.fields}: `train_fields.py` writes it")
     trained = fields.load(options.fields)
     detest = fields.detest_problems()
     problems = detest | trained

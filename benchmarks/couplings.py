@@ -19,6 +19,7 @@ import functools
 import itertools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,7 @@ ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 # What tells a run from another.
-KEYS = ("problem", "coupling", "library", "seed", "steps")
+KEYS = ("problem", "coupling", "library", "seed", "steps", "points")
 
 
 def train(library, problem, coupling, seed, options):
@@ -65,7 +66,10 @@ def train(library, problem, coupling, seed, options):
             env={**protocol.quiet_environment(), **ONE_THREAD},
         )
         if answer.returncode:
-            sys.exit(answer.stderr)
+            sys.exit(
+                f"{answer.stderr}\n{WORKERS[library]} failed in {python}; "
+                "README.md says what to install there."
+            )
         with np.load(results) as arrays:
             return dict(arrays)
 
@@ -102,7 +106,7 @@ def run(library, problem, coupling, seed, options):
         "seconds": results["seconds"],
         "cpu_seconds": results["cpu_seconds"],
     }
-    keys = (problem, coupling, library, seed, options.steps)
+    keys = (problem, coupling, library, seed, options.steps, options.points)
     rounded = {name: f"{value:.4f}" for name, value in numbers.items()}
     return dict(zip(KEYS, map(str, keys), strict=True)) | rounded
 
@@ -162,6 +166,8 @@ def parse_arguments(argv=None):
         "--smoke", action="store_true", help="one case, a blink, to try it"
     )
     arguments = parser.parse_args(argv)
+    if arguments.torch_python and not shutil.which(arguments.torch_python):
+        parser.error(f"--torch-python: no {arguments.torch_python}")
     keep_smoke_apart(arguments, parser)
     if arguments.smoke:
         arguments.steps, arguments.points, arguments.seeds = 4, 50, [0]
@@ -173,17 +179,23 @@ def parse_arguments(argv=None):
 def main(argv=None):
     options = parse_arguments(argv)
     libraries = WORKERS if options.torch_python else ["keras_node"]
+    sizes = options.steps, options.points
     for seed, *case, library in itertools.product(
         options.seeds, options.problems, options.couplings, libraries
     ):
-        keys = [*case, library, str(seed), str(options.steps)]
+        keys = [*case, library, *map(str, (seed, *sizes))]
         done = [[row[key] for key in KEYS] for row in read(options.log)]
         if keys not in done:
             row = run(library, *case, seed, options)
             append(options.log, row)
             print(*row.values(), flush=True)
-    rows = read(options.log)
-    print(markdown([r for r in rows if r["steps"] == str(options.steps)]))
+    print(f"All runs that are in {options.log}:")
+    rows = [
+        row
+        for row in read(options.log)
+        if (row["steps"], row["points"]) == tuple(map(str, sizes))
+    ]
+    print(markdown(rows))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Exports an `ODELayer` of time-dependent dynamics with each solver, runs it in
 ONNX Runtime, OpenVINO and LiteRT, and notes the largest difference from
-`model.predict`, of outputs of size 1; or what stopped it. Needs `.[export]`.
+`model.predict`, of outputs of size 1; or what stopped it. Needs
+`.[export,test]`.
 
     python benchmarks/export_formats.py    # Writes docs/export_formats.csv.
 """

@@ -4,14 +4,14 @@ A network of two hidden layers learns the field of a spiral in float32. It is
 then solved over the same interval with its layers quantized, or in half
 precision: adaptively at several tolerances, and in fixed steps. The error is
 the largest distance from the float32 solution at `rtol=1e-6`, with states of
-size 2; that of the precision alone, without the solver's, is its lower bound.
+size 2.
 
     python benchmarks/low_precision.py    # Adds to docs/low_precision.csv.
 """
 
 import argparse
-import csv
-import os
+import pathlib
+import sys
 
 import keras
 import numpy as np
@@ -19,12 +19,16 @@ import tensorflow as tf
 
 import keras_node
 
+FOLDER = pathlib.Path(__file__).parents[1]
+sys.path.append(str(FOLDER / "examples"))
+from csv_log import append, read  # noqa: E402
+
 DTYPES = ("float32", "mixed_bfloat16", "bfloat16", "mixed_float16", "float16")
 QUANTIZED = ("int8", "float8")
 RTOLS = (1e-1, 1e-2, 1e-3, 1e-4)
 TIMES = (0.0, 0.5)
-STEPS = 10
-COLUMNS = ("precision", "solver", "rtol", "nfe", "rejected", "status", "error")
+STEPS, EPOCHS = 10, 50
+KEYS = ("precision", "solver", "rtol")
 
 
 def spiral(y):
@@ -45,13 +49,13 @@ def make_field(dtype):
     return field
 
 
-def train(num_epochs):
+def train():
     """Returns the weights of the network in float32."""
     keras.utils.set_random_seed(0)
     y = np.random.uniform(-2.0, 2.0, (2048, 2)).astype("float32")
     field = make_field("float32")
     field.compile(keras.optimizers.Adam(3e-3), "mse")
-    field.fit(y, spiral(y), 256, num_epochs, verbose=0)
+    field.fit(y, spiral(y), 256, EPOCHS, verbose=0)
     return field.get_weights()
 
 
@@ -92,7 +96,7 @@ def cases():
 
 
 def measure(weights, known):
-    """Yields a row for each precision and solver that is not known."""
+    """Yields a row for each precision and solver whose keys are not known."""
     accurate = keras_node.solvers.Tsit5(rtol=1e-6, atol=1e-6)
     exact, _ = solve(lowered(weights, "float32"), accurate)
     for precision in (*DTYPES, *QUANTIZED):
@@ -102,58 +106,45 @@ def measure(weights, known):
                 continue
             end, found = solve(field, solver)
             error = np.max(np.linalg.norm(end - exact, axis=-1))
-            yield (
-                precision,
-                name,
-                rtol,
-                int(found.num_ode_fn_evaluations),
-                int(found.num_rejected_steps),
-                int(found.status),
-                f"{error:.1e}",
-            )
-
-
-def read(path):
-    """Returns the rows of a file, as strings; none if there is no file."""
-    if not os.path.exists(path):
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))[1:]
+            yield {
+                "precision": precision,
+                "solver": name,
+                "rtol": rtol,
+                "nfe": int(found.num_ode_fn_evaluations),
+                "rejected": int(found.num_rejected_steps),
+                "status": int(found.status),
+                "error": f"{error:.1e}",
+            }
 
 
 def table(rows):
     """Returns a Markdown table: NFE and error of each solver."""
-    names = list(dict.fromkeys((row[1], row[2]) for row in rows))
+    names = list(dict.fromkeys((row["solver"], row["rtol"]) for row in rows))
     heads = [f"{name} {rtol}".strip() for name, rtol in names]
     lines = ["| precision | " + " | ".join(heads) + " |"]
     lines.append("|---" * (1 + len(names)) + "|")
-    for precision in dict.fromkeys(row[0] for row in rows):
-        cells = [_cell(row) for row in rows if row[0] == precision]
+    for precision in dict.fromkeys(row["precision"] for row in rows):
+        cells = [_cell(row) for row in rows if row["precision"] == precision]
         lines.append(f"| `{precision}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _cell(row):
-    *_, nfe, _, status, error = row
-    return f"{nfe}, {error}" if status == "0" else f"{nfe}, fails"
+    error = row["error"] if row["status"] == "0" else "fails"
+    return f"{row['nfe']}, {error}"
 
 
 def main():
-    """Measures, writes the CSV file, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--path", default="docs/low_precision.csv")
-    arguments = parser.parse_args()
-    rows = read(arguments.path)
-    with open(arguments.path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if not rows:
-            writer.writerow(COLUMNS)
-        known = {tuple(row[:3]) for row in rows}
-        for row in measure(train(arguments.epochs), known):
-            writer.writerow(row)
-            file.flush()
-    print(table(read(arguments.path)))
+    """Measures what the log lacks, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    log = FOLDER / "docs" / "low_precision.csv"
+    parser.add_argument("--log", type=pathlib.Path, default=log)
+    log = parser.parse_args().log
+    known = {tuple(row[key] for key in KEYS) for row in read(log)}
+    for row in measure(train(), known):
+        append(log, row)
+    print(f"All solves that are in {log}:")
+    print(table(read(log)))
 
 
 if __name__ == "__main__":

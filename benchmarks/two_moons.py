@@ -12,6 +12,7 @@ has seen.
 import argparse
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,11 @@ def main():
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()
+    if not shutil.which(options.torch_python or ""):
+        parser.error(
+            "--torch-python: an interpreter that has torchdiffeq. "
+            f"Received: {options.torch_python}"
+        )
     rows = []
     test = toy_densities.sample("two_moons", TEST_POINTS, 10**6)
     for seed in options.seeds:

@@ -42,13 +42,15 @@ def append(path, row):
 
 
 def record(path, rows):
-    """Writes a log anew, each row as it comes, and prints it."""
-    path.unlink(missing_ok=True)
+    """Writes a log anew once it has all rows; prints each as it comes."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
     for number, row in enumerate(rows):
-        append(path, row)
+        append(partial, row)
         if number == 0:
             print(*row, sep="  ")
         print(*row.values(), sep="  ", flush=True)
+    partial.replace(path)
 
 
 def record_command(description, log, rows):

@@ -46,6 +46,21 @@ def test_log_refuses_a_row_of_other_columns(tmp_path):
     assert [row["nats"] for row in log.read(path)] == ["2.5", "2.25"]
 
 
+def test_log_that_is_written_anew_stays_until_all_rows_are_there(tmp_path):
+    log, path = load_example("csv_log"), tmp_path / "log.csv"
+    log.record(path, [{"seed": 0}])
+
+    def rows():
+        yield {"seed": 1}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        log.record(path, rows())
+    assert log.read(path) == [{"seed": "0"}]
+    log.record(path, [{"seed": 2}])
+    assert log.read(path) == [{"seed": "2"}]
+
+
 @pytest.fixture(scope="module")
 def mnist():
     return load_example("mnist_odenet")
