@@ -5,8 +5,8 @@ the same weights, on the same batches in the same order, with the same
 optimizer, on one thread, and carry the same points to the target by 100 steps
 of Euler's method. Base samples, times and coupling are each library's own. Logs
 a line for each run, in turns, goes on where the log ends, and prints the table.
-The seconds of the table are those of the processor, as other processes do not
-lengthen them so much; the log has the others, too.
+The seconds of the table are those of the processor, which other processes
+lengthen less than those of the clock; the log has both.
 
     python benchmarks/couplings.py --torch-python ~/torch/bin/python
 
@@ -119,7 +119,7 @@ def markdown(rows):
         found = [row for row in rows if keys.items() <= row.items()]
         values = [float(row[column]) for row in found]
         if column == "cpu_seconds":
-            return f"{np.median(values):.0f}"
+            return f"{np.median(values):.1f}"
         if len(values) == 1:
             return f"{values[0]:.3f}"
         return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
