@@ -1,5 +1,6 @@
 """Solutions to evaluate anywhere: `odeint(..., dense=True)`."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -205,6 +206,19 @@ def test_a_nested_state_keeps_its_structure_and_dtypes():
 def test_what_keeps_no_steps_is_refused(solver, adjoint):
     with pytest.raises(ValueError, match="`dense=True` needs an adaptive"):
         _solve(solver=solver, adjoint=adjoint)
+
+
+@pytest.mark.parametrize("make", [tf.Variable, keras.Variable])
+def test_times_to_interpolate_at_may_hold_a_variable(make):
+    variable = make(0.4, dtype="float64")
+    with tf.GradientTape() as tape:
+        y = _solve().interpolate((0.1, variable))
+    np.testing.assert_allclose(y, _exact(np.array([0.1, 0.4])), rtol=1e-6)
+    source = variable.value if make is keras.Variable else variable
+    slope = -Y0.sum() * np.sin(1.2) * np.exp((np.cos(1.2) - 1.0) / 3.0)
+    np.testing.assert_allclose(tape.gradient(y, source), slope, atol=2e-4)
+    y = _solve().interpolate(make([0.1, 0.4], dtype="float64"))
+    np.testing.assert_allclose(y, _exact(np.array([0.1, 0.4])), rtol=1e-6)
 
 
 def test_interpolation_without_a_dense_solution_is_refused():

@@ -5,6 +5,7 @@ import typing
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_node.common.state import as_float64
 from keras_node.solvers.dense_solution import DenseSolution
 
 
@@ -63,14 +64,12 @@ class Results(
                 "`interpolate` needs a solve with `odeint(..., dense=True)`. "
                 "Received: results of dense=False"
             )
-        if not tf.is_tensor(t):
-            t = tf.constant(t, tf.float64)
+        t = as_float64(t)
         if t.shape.rank not in (1, 2):
             raise ValueError(
                 "`t` must have the shape (T,) or (batch, T). "
                 f"Received: t of shape {t.shape}"
             )
-        t = tf.cast(t, tf.float64)
         leaves = self.dense.at(t if t.shape.rank == 1 else tf.transpose(t))
         likes = tf.nest.flatten(self.states)
         leaves = [
