@@ -494,6 +494,26 @@ def test_the_cache_forgets_what_was_computed_otherwise(what):
     np.testing.assert_array_equal(after, flow.forward(tf.identity(x)))
 
 
+@pytest.mark.filterwarnings("ignore:The dynamics read variables")
+@pytest.mark.parametrize("what", ["weights", "variable", "condition"])
+def test_the_cache_forgets_what_a_first_call_gave(what):
+    # What the first call has made, or found, it could not look at before.
+    rate = tf.Variable([[1.0, 2.0]] * 3, dtype=tf.float64)
+    if what == "condition":
+        flow = _flow(lambda t, y, condition: -condition * y)
+    else:
+        flow = _flow(None if what == "weights" else lambda t, y: -rate * y)
+    options = {"condition": rate} if what == "condition" else {}
+    x = _points(3, 2)
+    before = flow.forward_log_det_jacobian(x, 1, **options)
+    for variable in flow.trainable_variables or [rate]:
+        variable.assign(3.0 * variable)
+    after = flow.forward_log_det_jacobian(x, 1, **options)
+    assert np.abs(after - before).max() > 1e-2
+    fresh = flow.forward_log_det_jacobian(tf.identity(x), 1, **options)
+    np.testing.assert_array_equal(after, fresh)
+
+
 def test_under_a_tape_a_sample_s_log_prob_costs_no_second_solve():
     distribution = tfd.TransformedDistribution(
         tfd.MultivariateNormalDiag(np.zeros(2)), _flow(_network())

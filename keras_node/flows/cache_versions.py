@@ -28,8 +28,7 @@ class CacheVersion:
         """Returns the current version, a hashable object.
 
         Args:
-            weights: List of the variables that values depend on. Those that
-                are made or found later do not count as a change.
+            weights: List of the variables that values depend on.
             options: List of objects whose attributes values depend on.
         """
         if not tf.executing_eagerly():
@@ -39,6 +38,13 @@ class CacheVersion:
         if id(self) not in _pins.versions:
             _pins.versions[id(self)] = self._find(weights, options)
         return _pins.versions[id(self)]
+
+    def note(self, weights):
+        """Notes variables that a solve has made or found: not as changed."""
+        if tf.executing_eagerly():
+            for weight in weights:
+                if id(weight) not in self._values:
+                    self._values[id(weight)] = _value_of(weight)
 
     def _find(self, weights, options):
         values = {id(weight): _value_of(weight) for weight in weights}

@@ -1,6 +1,7 @@
 """`CNFBijector`: a continuous normalizing flow as a bijector."""
 
 import contextlib
+import weakref
 
 import keras
 import tensorflow as tf
@@ -40,7 +41,7 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
     Like every tfp bijector, it caches what it computed for a tensor while the
     result is alive: `log_prob` of a sample costs no second solve. Unlike
     others, it drops the cache when the solver, the adjoint or a variable that
-    the dynamics read changes and, eagerly, under a new `tf.GradientTape`.
+    it read changes and, eagerly, under a new `tf.GradientTape`.
 
     It is also a Keras layer: a layer or model that has it as an attribute
     tracks its weights, and shows its numbers of function evaluations as the
@@ -133,6 +134,7 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
         keras.layers.Layer.__init__(self, name=name, autocast=False)
         self._cache_version = CacheVersion()
         self._had_condition = False
+        self._last_condition = None  # A reference, if it was a variable.
         tfp.bijectors.Bijector.__init__(
             self,
             forward_min_event_ndims=event_ndims,
@@ -186,13 +188,18 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
 
     def _get_parameterization(self):
         # tfp's caches, a chain's too, identify a bijector by a hash of this.
-        layers = self._layers_with_weights()
-        weights = [v for layer in layers for v in layer.variables]
         version = self._cache_version.current(
-            [*weights, *self.field.other_variables(weights)],
-            [self.solver, self.adjoint],
+            self._read_variables(), [self.solver, self.adjoint]
         )
         return {**self.parameters, "version": version}
+
+    def _read_variables(self):
+        """Returns the variables that solves are known to have read."""
+        layers = self._layers_with_weights()
+        weights = [v for layer in layers for v in layer.variables]
+        others = self.field.other_variables(weights)
+        condition = self._last_condition and self._last_condition()
+        return [*weights, *others, *([] if condition is None else [condition])]
 
     @property
     def regularizers(self):
@@ -275,7 +282,12 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
     def _solve(self, x, times, **options):
         # As a layer's call, for Keras to handle losses: those of a call replace
         # those of the previous one, unless both are part of a model's call.
-        return keras.layers.Layer.__call__(self, x, times=times, **options)
+        result = keras.layers.Layer.__call__(self, x, times=times, **options)
+        condition = options.get("condition")
+        if isinstance(condition, (tf.Variable, keras.Variable)):
+            self._last_condition = weakref.ref(condition)
+        self._cache_version.note(self._read_variables())
+        return result
 
     def call(self, x, times, condition=None, training=None):
         """Returns the state at the last time, and its log-det."""
