@@ -212,6 +212,15 @@ def _neural_cde():
     return keras.Model(inputs, layer(inputs)), data
 
 
+@pytest.mark.parametrize(
+    "layer", [keras_node.PlanarDynamics(4), keras_node.NeuralCDE(3)]
+)
+def test_a_layer_that_is_not_built_comes_back_from_its_config(layer):
+    config = keras.saving.serialize_keras_object(layer)
+    copy = keras.saving.deserialize_keras_object(config)
+    assert copy.get_config() == layer.get_config() and not copy.built
+
+
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 @pytest.mark.parametrize("mode", ["int8", "float8"])
 @pytest.mark.parametrize("make", [_planar, _neural_cde])

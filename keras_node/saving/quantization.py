@@ -16,20 +16,19 @@ class KeepsQuantization:
     def get_build_config(self):
         """Returns what `build_from_config` needs."""
         config = super().get_build_config()
+        if config is None or not self.built:
+            return config
         modes = [_mode_of(layer) for layer in self._made_layers()]
-        if config is not None and any(modes):
-            config["quantization"] = modes
-        return config
+        return {**config, "quantization": modes} if any(modes) else config
 
     def build_from_config(self, config):
         """Builds as the result of `get_build_config` says."""
-        modes = config.pop("quantization", [])
+        modes = config.get("quantization")
         super().build_from_config(config)
-        if not modes:
-            return
-        for layer, mode in zip(self._made_layers(), modes, strict=True):
-            if mode is not None:
-                layer.quantize(mode)
+        if modes:
+            for layer, mode in zip(self._made_layers(), modes, strict=True):
+                if mode is not None:
+                    layer.quantize(mode)
 
 
 def _mode_of(layer):
