@@ -248,6 +248,20 @@ def test_another_solver_is_used_at_once():
     np.testing.assert_allclose(after[0], flow.log_prob(x), rtol=1e-5)
 
 
+def test_a_callback_may_replace_the_solver_during_fit():
+    flow = NormalizingFlow(_cnf(), _normal())
+    flow.compile("sgd")
+    euler = keras_node.solvers.Euler(step_size=0.5)
+    replace = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: setattr(flow.bijector, "solver", euler)
+    )
+    x = _data(16)
+    flow.fit(x, epochs=2, validation_data=x, callbacks=[replace], verbose=0)
+    np.testing.assert_allclose(
+        flow.predict_on_batch(x), flow.log_prob(x), rtol=1e-5
+    )
+
+
 def test_data_of_numpys_dtype_are_cast():
     flow = NormalizingFlow(_cnf(), _normal())
     x = _data(4)

@@ -8,12 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_node import objectives
-from keras_node.common import (
-    keras_internals,
-    solving_layers,
-    tfp_variables,
-    unsupervised,
-)
+from keras_node.common import keras_internals, tfp_variables, unsupervised
 from keras_node.common.arguments import is_integer
 from keras_node.common.conversion import as_floats
 from keras_node.common.random_numbers import Seeds
@@ -109,7 +104,7 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         # Keras tracks the layers in a list, not those inside a chain.
         self._flows = tfp_variables.layers_of(self.distribution)
         checks.check_names(self._flows)
-        self._traced_options = self._solver_options()
+        self._traced_options = {}
         self._networks = []
         self._adopted = []
         self._adopt()
@@ -175,13 +170,8 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
         """Makes all weights before callbacks begin; returns the data.
 
         Keras would do so in the first step, but a backup callback needs a
-        model that is built. And it would keep what it traced with a solver
-        that was replaced.
+        model that is built.
         """
-        options = self._solver_options()
-        if any(map(operator.is_not, options, self._traced_options)):
-            solving_layers.forget_traces(self)
-        self._traced_options = options
         spec = unsupervised.spec_of(x)
         if self.built or spec is None:
             return x
@@ -192,10 +182,22 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
             self.build(shapes)
         return x
 
-    def _solver_options(self):
-        """Returns the solvers and the adjoints of the flows, a tuple."""
+    def make_train_function(self, force=False):
+        return super().make_train_function(force or self._is_stale("train"))
+
+    def make_test_function(self, force=False):
+        return super().make_test_function(force or self._is_stale("test"))
+
+    def make_predict_function(self, force=False):
+        return super().make_predict_function(force or self._is_stale("predict"))
+
+    def _is_stale(self, name):
+        """Whether a solver or adjoint was replaced since this was asked."""
         flows = [flow for flow in self._flows if hasattr(flow, "solver")]
-        return tuple(option for f in flows for option in (f.solver, f.adjoint))
+        options = [option for f in flows for option in (f.solver, f.adjoint)]
+        before = self._traced_options.get(name, options)
+        self._traced_options[name] = options
+        return any(map(operator.is_not, options, before))
 
     def compile(self, *args, objective="likelihood", **kwargs):
         """Does what `keras.Model.compile` does, without a loss.
