@@ -476,7 +476,7 @@ def test_a_tape_differentiates_the_density_of_an_earlier_sample(kind):
 
 
 @pytest.mark.filterwarnings("ignore:The dynamics read variables")
-@pytest.mark.parametrize("what", ["solver", "tolerance", "variable"])
+@pytest.mark.parametrize("what", ["solver", "times", "tolerance", "variable"])
 def test_the_cache_forgets_what_was_computed_otherwise(what):
     tsit5 = keras_node.solvers.Tsit5
     rate = tf.Variable(1.0, dtype=tf.float64)
@@ -485,6 +485,8 @@ def test_the_cache_forgets_what_was_computed_otherwise(what):
     before = flow.forward(x)
     if what == "solver":
         flow.solver = tsit5(rtol=1e-7, atol=1e-9)
+    elif what == "times":
+        flow.times = (0.0, 2.0)
     elif what == "tolerance":
         flow.solver.rtol = flow.solver.atol = 1e-7
     else:

@@ -21,6 +21,8 @@ class NFE(keras.metrics.Mean):
 
     def add(self, num_evaluations):
         """Adds evaluations to the solve that was counted last."""
+        if not is_counted():
+            return
         self.total.assign_add(_mean(num_evaluations))
 
 

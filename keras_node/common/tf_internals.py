@@ -258,9 +258,14 @@ def in_xla():
 def is_vectorized():
     """Whether `tf.vectorized_map` or `batch_jacobian` traces its function.
 
-    It does so under this name; no public function tells.
+    It does so under this name; no public function tells. Nor can a function
+    tell that was traced before.
     """
-    return "loop_body" in tf.get_current_name_scope().split("/")
+    scopes = [tf.get_current_name_scope()]
+    graph = tf.compat.v1.get_default_graph()
+    while (graph := getattr(graph, "outer_graph", None)) is not None:
+        scopes.append(graph.get_name_scope())
+    return any("loop_body" in scope.split("/") for scope in scopes)
 
 
 def convert_with_autograph(function):

@@ -122,7 +122,7 @@ def _jacobian(tape, slope, y):
 
     size = slope.shape[-1]
     if 0 in slope.shape:
-        return tf.zeros([*slope.shape, size], slope.dtype)
+        return tf.zeros([*tf.unstack(tf.shape(slope)), size], slope.dtype)
     units = tf.eye(size, dtype=slope.dtype)
     if slope.shape.rank == 1:
         return tf.vectorized_map(vjp, units)

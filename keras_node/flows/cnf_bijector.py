@@ -40,8 +40,9 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
 
     Like every tfp bijector, it caches what it computed for a tensor while the
     result is alive: `log_prob` of a sample costs no second solve. Unlike
-    others, it drops the cache when the solver, the adjoint or a variable that
-    it read changes and, eagerly, under a new `tf.GradientTape`.
+    others, it drops the cache when an option or a variable that it read changes
+    and, eagerly, under a new `tf.GradientTape`; under several, a persistent
+    one, or where no weight is trainable, each call solves.
 
     It is also a Keras layer: a layer or model that has it as an attribute
     tracks its weights, and shows its numbers of function evaluations as the
@@ -188,10 +189,9 @@ class CNFBijector(Solving, tfp.bijectors.Bijector, keras.layers.Layer):
 
     def _get_parameterization(self):
         # tfp's caches, a chain's too, identify a bijector by a hash of this.
-        version = self._cache_version.current(
-            self._read_variables(), [self.solver, self.adjoint]
-        )
-        return {**self.parameters, "version": version}
+        options = (self.solver, self.adjoint, self.trace, self.evaluation_trace)
+        version = self._cache_version.current(self._read_variables(), options)
+        return {**self.parameters, "times": self.times, "version": version}
 
     def _read_variables(self):
         """Returns the variables that solves are known to have read."""

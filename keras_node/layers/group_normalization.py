@@ -18,7 +18,7 @@ class GroupNormalization(keras.layers.GroupNormalization):
     where mean and variance are over the positions and the `C / G` channels of a
     group. They are taken of each channel first, and then averaged over those
     of a group by a matrix product: Keras's layer takes the moments of a tensor
-    reshaped into groups, which costs as much as a convolution, or more.
+    reshaped into groups, which costs about as much as a convolution.
 
     It takes the arguments and weights of `keras.layers.GroupNormalization` and
     gives the same results, to rounding. With another `axis` than the last it

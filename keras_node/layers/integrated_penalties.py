@@ -90,7 +90,8 @@ class Penalties:
         ):
             value = tf.reduce_mean(tf.abs(integral))
             if is_counted():
-                metric.update_state(tf.stop_gradient(value))
+                size = tf.shape(integral)[0]
+                metric.update_state(tf.stop_gradient(value), sample_weight=size)
             loss = regularizer.weight * value
             # A model can only sum losses of one dtype.
             layer.add_loss(tf.cast(loss, keras.config.floatx()))
