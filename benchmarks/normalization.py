@@ -17,23 +17,15 @@ import timing
 import training
 import workloads
 
-import keras_node
-
 REPETITIONS = 10
 
 
 def make_layers(channels):
     """Returns the layers by the name that the table gives them."""
-    options = {
-        "groups": workloads.GROUPS,
-        "epsilon": workloads.GROUP_EPSILON,
-    }
     return {
-        "keras_node.GroupNormalization": keras_node.GroupNormalization(
-            **options
-        ),
+        "keras_node.GroupNormalization": training.group_norm(),
         "keras.layers.GroupNormalization": keras.layers.GroupNormalization(
-            **options
+            workloads.GROUPS, epsilon=workloads.GROUP_EPSILON
         ),
         "keras.layers.Conv2D": keras.layers.Conv2D(channels, 3, padding="same"),
     }

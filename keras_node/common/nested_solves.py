@@ -3,8 +3,6 @@
 import contextlib
 import threading
 
-from keras_node.common import tf_internals
-
 _state = threading.local()
 
 
@@ -26,12 +24,3 @@ def is_within_dynamics():
     variable that the dynamics must not assign.
     """
     return getattr(_state, "is_within", False)
-
-
-def is_counted():
-    """Whether a solve, or its gradient, counts in the metrics.
-
-    Those within dynamics do not, nor those within `tf.vectorized_map`, which
-    cannot assign a variable.
-    """
-    return not is_within_dynamics() and not tf_internals.is_vectorized()

@@ -3,7 +3,17 @@
 import keras
 import tensorflow as tf
 
-from keras_node.common.nested_solves import is_counted
+from keras_node.common import tf_internals
+from keras_node.common.nested_solves import is_within_dynamics
+
+
+def is_counted():
+    """Whether a solve, or its gradient, counts in the metrics.
+
+    Those within dynamics do not, nor those within `tf.vectorized_map`, which
+    cannot assign a variable.
+    """
+    return not is_within_dynamics() and not tf_internals.is_vectorized()
 
 
 class NFE(keras.metrics.Mean):

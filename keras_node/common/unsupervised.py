@@ -14,6 +14,25 @@ class UnsupervisedModel(keras.Model):
         """Returns data as Keras takes them, checked where they can be."""
         return x
 
+    def is_outdated(self, name):
+        """Whether what a traced function reads has changed since.
+
+        Args:
+            name: `"train"`, `"test"` or `"predict"`, which function.
+        """
+        return False
+
+    def make_train_function(self, force=False):
+        return super().make_train_function(force or self.is_outdated("train"))
+
+    def make_test_function(self, force=False):
+        return super().make_test_function(force or self.is_outdated("test"))
+
+    def make_predict_function(self, force=False):
+        return super().make_predict_function(
+            force or self.is_outdated("predict")
+        )
+
     def fit(self, x=None, *args, **kwargs):
         """Does what `keras.Model.fit` does, for `x` without targets."""
         check_data(x)

@@ -86,8 +86,10 @@ def _value_of(weight):
 class _Tapes(threading.local):
     """Counts the gradient tapes that it sees, separately in each thread.
 
-    Only a single tape that watches a weight, and is not persistent, can be told
-    from another one. Any other, and several, count as new at each call.
+    Only a single tape that watches a trainable weight, and is not persistent,
+    can be told from another. Any other, and several, count as new at each
+    look-up, so that nothing is found: `inverse` and its log-det both solve,
+    unless the version is pinned.
     """
 
     def __init__(self):

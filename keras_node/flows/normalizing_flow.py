@@ -182,16 +182,7 @@ class NormalizingFlow(unsupervised.UnsupervisedModel):
             self.build(shapes)
         return x
 
-    def make_train_function(self, force=False):
-        return super().make_train_function(force or self._is_stale("train"))
-
-    def make_test_function(self, force=False):
-        return super().make_test_function(force or self._is_stale("test"))
-
-    def make_predict_function(self, force=False):
-        return super().make_predict_function(force or self._is_stale("predict"))
-
-    def _is_stale(self, name):
+    def is_outdated(self, name):
         """Whether a solver or adjoint was replaced since this was asked."""
         flows = [flow for flow in self._flows if hasattr(flow, "solver")]
         options = [option for f in flows for option in (f.solver, f.adjoint)]

@@ -238,17 +238,8 @@ class VariationalModel(unsupervised.UnsupervisedModel):
             return function(*args)
         return self._kept.run(function, reads or [self], *args)
 
-    def make_train_function(self, force=False):
-        is_current = self._kept.is_current("train", [self])
-        return super().make_train_function(force or not is_current)
-
-    def make_test_function(self, force=False):
-        is_current = self._kept.is_current("test", [self])
-        return super().make_test_function(force or not is_current)
-
-    def make_predict_function(self, force=False):
-        is_current = self._kept.is_current("predict", [self])
-        return super().make_predict_function(force or not is_current)
+    def is_outdated(self, name):
+        return not self._kept.is_current(name, [self])
 
     def seed(self, seed):
         """Returns the seed of a draw: from an integer, or the next one."""

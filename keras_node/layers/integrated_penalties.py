@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_node.common.nested_solves import is_counted
+from keras_node.common.nfe_metrics import is_counted
 from keras_node.common.state import solved_dtype
 from keras_node.dynamics import probe_noise
 from keras_node.dynamics.linearization import Linearization
